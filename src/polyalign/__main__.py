@@ -1,0 +1,5 @@
+"""Entry point of ``python -m polyalign``."""
+
+from polyalign.cli import main
+
+main()
