@@ -1,7 +1,8 @@
 """Outputs that appear whole or not at all, and the fingerprints that tie them together.
 
-Every output of polyalign is a folder whose ``manifest.json`` is written last, inside a temporary folder that is renamed
-into place. A folder with a manifest is complete; a folder without one is not ours to touch.
+Every output of polyalign is a folder whose manifest (``manifest.json``; an encoder's is ``polyalign.json``) is written
+last, inside a temporary folder that is renamed into place. A folder with a manifest is complete; one without is not ours
+to touch.
 """
 
 from __future__ import annotations
@@ -52,13 +53,13 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
-def read_manifest(folder: Path) -> dict[str, Any] | None:
+def read_manifest(folder: Path, name: str = MANIFEST) -> dict[str, Any] | None:
     """Return the manifest of a complete output folder, or None when there is none.
 
     Raises:
         UserError: when the manifest is there but is not JSON.
     """
-    path = folder / MANIFEST
+    path = folder / name
     if not path.is_file():
         return None
     try:
@@ -70,7 +71,7 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     return manifest
 
 
-def keep_existing(out: Path, *, force: bool) -> bool:
+def keep_existing(out: Path, *, force: bool, manifest: str = MANIFEST) -> bool:
     """Return whether a complete output at ``out`` is to be left alone.
 
     Raises:
@@ -78,16 +79,16 @@ def keep_existing(out: Path, *, force: bool) -> bool:
     """
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return False
-    if out.is_dir() and read_manifest(out) is not None:
+    if out.is_dir() and read_manifest(out, manifest) is not None:
         return not force
     raise UserError(f"{out} exists and is not a complete polyalign output; choose another --out or delete it yourself")
 
 
 @contextmanager
-def new_folder(out: Path) -> Iterator[Path]:
+def new_folder(out: Path, manifest: str = MANIFEST) -> Iterator[Path]:
     """Yield an empty temporary folder beside ``out`` that replaces ``out`` when the block ends without an exception.
 
-    The caller writes its manifest last, with `write_json(folder / MANIFEST, ...)`. After an exception (Ctrl-C
+    The caller writes its manifest last, with `write_json`. After an exception (Ctrl-C
     included) the temporary folder is deleted and ``out`` is as it was.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -96,7 +97,7 @@ def new_folder(out: Path) -> Iterator[Path]:
     partial.mkdir()
     try:
         yield partial
-        if not (partial / MANIFEST).is_file():
+        if not (partial / manifest).is_file():
             raise RuntimeError(f"{out} was about to be published without a manifest")
         if out.exists():
             replaced = out.with_name(f".{out.name}.{os.getpid()}.replaced")

@@ -1,0 +1,241 @@
+"""The command line: parse, call, print."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from polyalign.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="English text in, an N-way corpus, an aligned multilingual encoder, and the evidence that it is better.",
+)
+
+Languages = Annotated[str | None, typer.Option(help="Comma-separated BCP-47 codes, as en,de,fr.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace a complete output.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Trust = Annotated[bool, typer.Option("--trust-remote-code", help="Run code that comes with the model.")]
+
+
+def main() -> None:
+    """Run the command line: exit 0 with a whole output, 2 after a user's mistake, 130 after Ctrl-C."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("polyalign").setLevel(logging.INFO)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    try:
+        app()
+    except UserError as error:
+        sys.stderr.write(f"polyalign: {error}\n")
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.stderr.write("polyalign: interrupted; the same command goes on where it stopped\n")
+        sys.exit(130)
+
+
+def _codes(languages: str | None) -> list[str] | None:
+    return [code.strip() for code in languages.split(",") if code.strip()] if languages else None
+
+
+def _print(*parts: str | Table) -> None:
+    from rich.console import Console
+
+    # Piped output has no width of its own, and a table cut to 80 columns is of no use in a file.
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    for part in parts:
+        console.print(part)
+
+
+def _print_json(value: Any) -> None:
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def _quiet() -> None:
+    """Keep the libraries' own progress bars out of ours."""
+    from datasets.utils.logging import disable_progress_bar
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+    disable_progress_bar()
+
+
+@app.command()
+def quickstart(
+    out: Annotated[Path, typer.Option(help="The folder of the run.")] = Path("runs/quickstart"), as_json: AsJson = False
+) -> None:
+    """The whole of it, offline, on the packaged sample: under three minutes on two cores."""
+    _run("quickstart", out, [], as_json)
+
+
+@app.command("import")
+def import_(
+    files: Annotated[list[str], typer.Argument(help="Parquet, CSV, TSV, JSONL, Moses line pairs, a datasets id.")],
+    out: Annotated[Path, typer.Option(help="The corpus folder to write.")],
+    languages: Languages = None,
+    force: Force = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make a corpus folder of parallel text you already have."""
+    from polyalign.corpus import import_corpus, inspect_corpus
+
+    corpus = import_corpus(files, out, languages=_codes(languages), force=force)
+    _show_corpus(inspect_corpus(corpus), str(out), as_json)
+
+
+@app.command()
+def inspect(
+    corpus: Annotated[str, typer.Argument(help="A corpus folder or anything `import` takes.")],
+    rows: Annotated[int, typer.Option(min=0, help="Rows to show.")] = 3,
+    as_json: AsJson = False,
+) -> None:
+    """Count rows, gaps and rejected cells, and show a few rows."""
+    from polyalign.corpus import Corpus, inspect_corpus
+
+    _show_corpus(inspect_corpus(Corpus.open(corpus), rows=rows), corpus, as_json)
+
+
+@app.command()
+def train(
+    corpus: Annotated[str, typer.Argument(help="A corpus folder or anything `import` takes.")],
+    out: Annotated[Path, typer.Option(help="The encoder folder to write.")],
+    base: Annotated[str, typer.Option(help="static, or a model folder or Hub id.")] = "static",
+    objective: Annotated[str, typer.Option(help="multi-way, english-anchor, en-x or paper.")] = "multi-way",
+    languages: Languages = None,
+    epochs: Annotated[int | None, typer.Option(help="Budget: passes over the rows.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Budget: optimizer steps.")] = None,
+    texts: Annotated[int | None, typer.Option(help="Budget: encoded texts.")] = None,
+    batch_rows: Annotated[int | None, typer.Option(help="Rows a step.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="The peak learning rate.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="Of the objective.")] = None,
+    dev_rows: Annotated[int | None, typer.Option(help="Rows held out to choose the best checkpoint.")] = None,
+    bf16: Annotated[bool, typer.Option("--bf16", help="Forward pass in bfloat16.")] = False,
+    prompt: Annotated[str | None, typer.Option(help="Prefix of every text, as 'query: '.")] = None,
+    pooling: Annotated[Literal["mean", "cls"] | None, typer.Option(help="Of a base that brings none.")] = None,
+    teacher: Annotated[str | None, typer.Option(help="Frozen encoder of a keep term.")] = None,
+    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    trust_remote_code: Trust = False,
+    force: Force = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train an encoder on the rows of a corpus."""
+    from polyalign.training import PRESETS, Objective, TrainingSettings
+    from polyalign.training import train as train_encoder
+
+    _quiet()
+    given = {
+        "epochs": epochs,
+        "steps": steps,
+        "texts": texts,
+        "batch_rows": batch_rows,
+        "learning_rate": learning_rate,
+        "dev_rows": dev_rows,
+        "bf16": bf16,
+        "prompt": prompt,
+        "pooling": pooling,
+    }
+    settings = TrainingSettings.checked({k: v for k, v in given.items() if v is not None}, "train")
+    changed = objective in PRESETS and temperature is not None
+    record = train_encoder(
+        corpus,
+        out,
+        base=base,
+        objective=Objective.named(objective, temperature=temperature) if changed else objective,
+        languages=_codes(languages),
+        settings=settings,
+        seed=seed,
+        teacher=teacher,
+        arm=objective,
+        trust_remote_code=trust_remote_code,
+        force=force,
+    )
+    if as_json:
+        _print_json(record)
+    else:
+        best = f", dev bitext accuracy {record['best']['dev_accuracy']:.3f}" if record.get("best") else ""
+        cost = record["cost"]
+        _print(f"{out}: {cost['steps']:,} steps, {cost['texts_encoded']:,} texts, {cost['seconds']:,.0f} s{best}")
+
+
+@app.command()
+def evaluate(
+    encoder: Annotated[str, typer.Argument(help="A trained encoder, or any sentence-transformers folder or id.")],
+    out: Annotated[Path, typer.Option(help="The scores folder to write.")],
+    tasks: Annotated[str, typer.Option(help="Comma-separated MTEB tasks.")] = "",
+    languages: Annotated[str, typer.Option(help="Comma-separated BCP-47 codes, or all.")] = "all",
+    split: Annotated[str | None, typer.Option(help="Of the tasks; by default each task's own.")] = None,
+    mteb_data: Annotated[Path | None, typer.Option(help="Folder with the tasks' data, laid out as on the Hub.")] = None,
+    own_rows: Annotated[str | None, typer.Option(help="Your held-out parallel rows, scored as a bitext task.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Texts per forward pass.")] = 64,
+    trust_remote_code: Trust = False,
+    force: Force = False,
+    as_json: AsJson = False,
+) -> None:
+    """Score an encoder on official MTEB tasks and on rows of your own."""
+    from polyalign.evaluation import evaluate as evaluate_encoder
+
+    _quiet()
+    scores = evaluate_encoder(
+        encoder,
+        tasks=_codes(tasks) or [],
+        languages=_codes(languages) or ["all"],
+        out=out,
+        split=split,
+        mteb_data=mteb_data,
+        own_rows=own_rows,
+        batch_size=batch_size,
+        trust_remote_code=trust_remote_code,
+        force=force,
+    )
+    main_scores = scores.filter(scores["main"])
+    if as_json:
+        _print_json(main_scores.to_dicts())
+    else:
+        _print(_score_table(main_scores), f"Scores: {out}")
+
+
+@app.command()
+def compare(
+    scores: Annotated[list[Path], typer.Argument(help="Scores folders, one for each encoder.")],
+    out: Annotated[Path, typer.Option(help="The report folder to write.")],
+    control: Annotated[str | None, typer.Option(help="The arm the others are compared with.")] = None,
+    resamples: Annotated[int, typer.Option(min=100, help="Of the bootstrap.")] = 1000,
+    force: Force = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compare encoders, with intervals, in one report."""
+    from polyalign.reporting import compare as compare_scores
+
+    _show_comparison(compare_scores(scores, out, control=control, resamples=resamples, force=force), as_json)
+
+
+@app.command()
+def run(
+    recipe: Annotated[str, typer.Argument(help="A YAML file, or a packaged recipe such as minilm.")],
+    out: Annotated[Path, typer.Option(help="The folder of the run.")],
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", help="KEY=VALUE, as training.steps=100; may be repeated.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Do all that a recipe says: corpus, every arm and seed, scores, report. Goes on where it stopped."""
+    _run(recipe, out, changes or [], as_json)
+
+
+def _run(recipe: str, out: Path, changes: list[str], as_json: bool) -> None:
+    from polyalign.recipe import load_recipe
+    from polyalign.running import run as run_recipe
+
+    _quiet()
+    _show_comparison(run_recipe(load_recipe(recipe, changes), out), as_json)

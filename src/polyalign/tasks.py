@@ -1,0 +1,214 @@
+"""Official MTEB tasks: which are supported, their families and languages, and where their data lies.
+
+A task runs as MTEB wrote it. What is chosen here is only which of its subsets and which of its splits run, and
+whether the data comes from the Hub or from a local folder in the Hub's layout.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from polyalign import languages as codes_table
+from polyalign.errors import UserError, nearest
+from polyalign.metrics import MAIN_METRICS
+
+if TYPE_CHECKING:
+    from mteb.abstasks import AbsTask
+
+FAMILIES = {"BitextMining": "bitext", "STS": "sts", "Classification": "classification"}
+"""MTEB's task type -> our family."""
+
+ALL_LANGUAGES = "all"
+ENGLISH = "en"
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Subset:
+    """The languages of one subset of a task.
+
+    Attributes:
+        codes: MTEB's codes in the subset's own order, such as ``("deu-Latn", "eng-Latn")``.
+        tags: the same languages as canonical tags; the tag that was asked for where several mean the same code.
+    """
+
+    codes: tuple[str, ...]
+    tags: tuple[str, ...]
+
+    @property
+    def languages(self) -> list[str]:
+        """The distinct tags, English first."""
+        return sorted(dict.fromkeys(self.tags), key=lambda tag: tag != ENGLISH)
+
+    @property
+    def script(self) -> str:
+        """ISO 15924 script of the side that is not English; ``Latn+Cyrl`` for two other languages in two scripts."""
+        foreign = [code for code in self.codes if not is_english(code)] or self.codes
+        return "+".join(dict.fromkeys(code.split("-")[1] for code in foreign))
+
+    def exposure(self, seen: Collection[str]) -> str:
+        """Return ``seen`` if ``seen`` holds all tags but English, ``english`` if there is no other, or ``unseen``."""
+        foreign = [(code, tag) for code, tag in zip(self.codes, self.tags, strict=True) if not is_english(code)]
+        if not foreign:
+            return "english"
+        known = all(
+            tag in seen or any(codes_table.mteb_codes(other, [code]) for other in seen) for code, tag in foreign
+        )
+        return "seen" if known else "unseen"
+
+
+@dataclass(frozen=True)
+class SelectedTask:
+    """An MTEB task cut down to the subsets of the languages asked for, and to one split.
+
+    Attributes:
+        task: the instance to run.
+        split: the one split that runs.
+        subsets: MTEB's subset name -> its languages; all that runs, in MTEB's order.
+        missing: tags asked for that no subset has.
+    """
+
+    task: AbsTask
+    split: str
+    subsets: dict[str, Subset]
+    missing: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """MTEB's name of the task."""
+        return str(self.task.metadata.name)
+
+    @property
+    def family(self) -> str:
+        """``bitext``, ``sts`` or ``classification``."""
+        return FAMILIES[self.task.metadata.type]
+
+
+def is_english(code: str) -> bool:
+    """Return whether an MTEB code such as ``eng-Latn`` is English."""
+    return code.split("-")[0] == "eng"
+
+
+def load_tasks(
+    names: Iterable[str], languages: Sequence[str], split: str | None = None, mteb_data: Path | None = None
+) -> list[SelectedTask]:
+    """Return the official tasks ``names``, cut down to ``languages`` and one split; no data is read yet.
+
+    Args:
+        names: MTEB task names.
+        languages: canonical tags, or ``["all"]`` for every subset. English joins bitext tasks by itself.
+        split: the split to run; None takes ``test`` where the task evaluates it, else the first it evaluates.
+        mteb_data: folder that holds the tasks' datasets under their Hub ids; None loads them from the Hub.
+
+    Raises:
+        UserError: for a task that is unknown, of another family, without the split, without any of the languages,
+            or without its folder in ``mteb_data``. A task that lacks only some of the languages is logged.
+    """
+    selected = []
+    for name in dict.fromkeys(names):
+        task = _official_task(name)
+        if mteb_data is not None:
+            _use_local_data(task, mteb_data)
+        selected.append(_select(task, languages, split))
+    return selected
+
+
+def _official_task(name: str) -> AbsTask:
+    import mteb
+    from mteb.abstasks import AbsTaskClassification
+    from mteb.abstasks.aggregated_task import AbsTaskAggregate
+
+    try:
+        task = mteb.get_task(name)
+    except KeyError as error:
+        known = mteb.get_tasks(task_types=list(FAMILIES), exclude_superseded=False)
+        close = nearest(name, [task.metadata.name for task in known])
+        raise UserError(f"unknown MTEB task {name!r}{close}; allowed: MTEB tasks of type {_families()}") from error
+    kind = task.metadata.type
+    if kind not in FAMILIES or isinstance(task, AbsTaskAggregate):
+        raise UserError(f"task {name!r} is of MTEB's type {kind}; allowed: single tasks of type {_families()}")
+    metric, supported = task.metadata.main_score, MAIN_METRICS[FAMILIES[kind]]
+    if metric != supported:
+        raise UserError(f"task {name!r} is scored by {metric!r}; allowed: {kind} tasks scored by {supported!r}")
+    if isinstance(task, AbsTaskClassification) and task.is_cross_validation:
+        raise UserError(f"task {name!r} is cross-validated; allowed: classification tasks with a split of their own")
+    return task
+
+
+def _families() -> str:
+    return ", ".join(f"{kind} ({family})" for kind, family in FAMILIES.items())
+
+
+def _use_local_data(task: AbsTask, mteb_data: Path) -> None:
+    hub_id = task.metadata.dataset["path"]
+    folder = mteb_data / hub_id
+    if not folder.is_dir():
+        raise UserError(
+            f"the data of task {task.metadata.name!r} is not in {folder}; copy the Hub dataset {hub_id!r} there, "
+            "or leave out --mteb-data to load it from the Hub"
+        )
+    # The metadata belongs to the class: changed in place it would follow every later instance of the task.
+    dataset = {**task.metadata.dataset, "path": str(folder.resolve())}
+    task.metadata = task.metadata.model_copy(update={"dataset": dataset})
+
+
+def _select(task: AbsTask, languages: Sequence[str], split: str | None) -> SelectedTask:
+    name, all_subsets = task.metadata.name, task.metadata.hf_subsets_to_langscripts
+    split = _choose_split(task, split)
+    available = dict.fromkeys(code for codes in all_subsets.values() for code in codes)
+    pivot = [ENGLISH] if task.metadata.type == "BitextMining" else []
+    tags = _tags(available, languages, pivot)
+    subsets = {
+        subset: Subset(tuple(codes), tuple(tags[code] for code in codes))
+        for subset, codes in all_subsets.items()
+        # English is only the pivot of a pair, unless it was asked for itself.
+        if all(code in tags for code in codes) and not (pivot and _pivot_only(codes, languages))
+    }
+    if not subsets:
+        own = sorted({_tag(code) for code in available})
+        raise UserError(
+            f"task {name!r} has none of the languages {', '.join(languages)} (a pair needs both of its languages); "
+            f"it has {', '.join(own[:20])}{', ...' if len(own) > 20 else ''}; choose among them or leave the task out"
+        )
+    used = {code for subset in subsets.values() for code in subset.codes}
+    missing = tuple(tag for tag in languages if tag != ALL_LANGUAGES and not codes_table.mteb_codes(tag, used))
+    if missing:
+        _logger.warning("task %s has no data for %s", name, ", ".join(missing))
+    task.filter_languages(None, hf_subsets=list(subsets)).filter_eval_splits([split])
+    return SelectedTask(task, split, subsets, missing)
+
+
+def _choose_split(task: AbsTask, split: str | None) -> str:
+    own = list(task.metadata.eval_splits)
+    if split is None:
+        return "test" if "test" in own else own[0]
+    if split not in own:
+        raise UserError(f"task {task.metadata.name!r} has no split {split!r}; allowed: {', '.join(own)}")
+    return split
+
+
+def _tags(available: Iterable[str], languages: Sequence[str], pivot: Sequence[str]) -> dict[str, str]:
+    """Return the tag of every available code that is wanted."""
+    if ALL_LANGUAGES in languages:
+        return {code: _tag(code) for code in available}
+    tags: dict[str, str] = {}
+    for tag in (*languages, *pivot):
+        for code in codes_table.mteb_codes(tag, available):
+            # "zh" means either script; "zh-Hant" asked for beside it is the better name of zho-Hant.
+            if code not in tags or codes_table.from_mteb(code) == tag:
+                tags[code] = tag
+    return tags
+
+
+def _tag(code: str) -> str:
+    """Return the tag of any code; for a language that the table of languages lacks, its ISO 639-3 code."""
+    return codes_table.from_mteb(code) if codes_table.is_known(code) else code.split("-")[0]
+
+
+def _pivot_only(codes: Iterable[str], languages: Sequence[str]) -> bool:
+    return all(is_english(code) for code in codes) and not {ENGLISH, ALL_LANGUAGES} & set(languages)

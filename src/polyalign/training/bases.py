@@ -1,0 +1,83 @@
+"""The encoder that training starts from: loaded, or made on the spot."""
+
+from __future__ import annotations
+
+import logging
+import re
+from typing import TYPE_CHECKING
+
+from polyalign.encoder import load_encoder
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+    from polyalign.corpus import Corpus
+    from polyalign.training.settings import StaticSettings, TrainingSettings
+
+log = logging.getLogger(__name__)
+
+STATIC = "static"
+_E5 = re.compile(r"(^|[/_-])e5-(small|base|large)")
+
+
+def load_base(
+    base: str, corpus: Corpus, settings: TrainingSettings, *, seed: int, trust_remote_code: bool = False
+) -> SentenceTransformer:
+    """Return the encoder to train, in float32, with its prompt set.
+
+    Args:
+        base: ``static``, or a folder or Hub id for `load_encoder`.
+        corpus: the training rows; a ``static`` base learns its subwords from them.
+        settings: ``static``, ``pooling``, ``prompt`` and ``max_seq_length`` are used.
+        seed: of a ``static`` base's initial embeddings.
+        trust_remote_code: whether code that comes with the base may run.
+
+    Raises:
+        UserError: when the base is missing or unreachable.
+    """
+    if base == STATIC:
+        model = static_base(corpus, settings.static, seed=seed)
+    else:
+        model = load_encoder(base, trust_remote_code=trust_remote_code, pooling=settings.pooling).float()
+    prompt = settings.prompt
+    if prompt is None and _E5.search(base.lower()) and model.default_prompt_name is None:
+        prompt = "query: "
+        log.info("%s is an E5 model: every text is encoded after the prefix %r", base, prompt)
+    if prompt is not None:
+        model.prompts["polyalign"] = prompt
+        model.default_prompt_name = "polyalign"
+    if settings.max_seq_length is not None and base != STATIC:
+        model.max_seq_length = settings.max_seq_length
+    return model
+
+
+def static_base(corpus: Corpus, settings: StaticSettings, *, seed: int) -> SentenceTransformer:
+    """Return an untrained encoder whose sentence embedding is the mean of its subwords' embeddings.
+
+    The subwords are learnt by byte-pair encoding, which gives the same vocabulary on every run (unigram does not). The
+    embeddings start small, at a standard deviation of 0.1: from PyTorch's default of 1 most of the accuracy is lost.
+
+    Args:
+        corpus: the rows to learn the subwords from.
+        settings: dimensions and vocabulary.
+        seed: of the initial embeddings.
+    """
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+    from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Metaspace(),
+            pre_tokenizers.Split(Regex(r"[^\p{L}\p{M}\p{N}▁]"), "isolated"),
+        ]
+    )
+    trainer = trainers.BpeTrainer(vocab_size=settings.vocabulary, special_tokens=["[UNK]"], show_progress=False)
+    texts = (text for language in corpus.languages for text in corpus.rows[language].drop_nulls())
+    tokenizer.train_from_iterator(texts, trainer)
+    generator = torch.Generator().manual_seed(seed)
+    weights = torch.randn(tokenizer.get_vocab_size(), settings.dimensions, generator=generator) * 0.1
+    return SentenceTransformer(modules=[StaticEmbedding(tokenizer, embedding_weights=weights)], device="cpu")

@@ -1,0 +1,146 @@
+"""What happens beside the steps of a training: checkpoints made to count, and a bar that tells the time left."""
+
+from __future__ import annotations
+
+import logging
+import math
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from transformers import TrainerCallback
+
+from polyalign.errors import UserError
+from polyalign.storage import read_manifest, write_json
+
+if TYPE_CHECKING:
+    from transformers import TrainerControl, TrainerState, TrainingArguments
+
+    from polyalign.training.objective import MultiwayLoss
+
+log = logging.getLogger(__name__)
+
+MARKER = "complete.json"
+"""Written last into a checkpoint; one without it was interrupted and does not count."""
+
+
+class Checkpoints(TrainerCallback):
+    """Marks each checkpoint as complete, carrying what the Trainer does not keep, and stops at a loss that is no number.
+
+    Args:
+        loss: the loss in training; its ``skipped_terms`` are counted over all sessions of a resumed run.
+
+    Attributes:
+        seconds: wall-clock time of the training so far, over all its sessions, evaluations on the dev set included.
+    """
+
+    def __init__(self, loss: MultiwayLoss) -> None:
+        self._loss = loss
+        self._before = 0.0
+        self._start = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        return self._before + time.perf_counter() - self._start
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Take up the counts of the checkpoint that training resumes from."""
+        self._start = time.perf_counter()
+        marker = read_manifest(Path(args.output_dir) / f"checkpoint-{state.global_step}", MARKER)
+        if marker is not None:
+            self._before = marker["seconds"]
+            self._loss.skipped_terms = marker["skipped_terms"]
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Runs after the Trainer has written its last file."""
+        marker = {"seconds": self.seconds, "skipped_terms": self._loss.skipped_terms}
+        write_json(Path(args.output_dir) / f"checkpoint-{state.global_step}" / MARKER, marker)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Raise a `UserError` at a loss or gradient that is not finite."""
+        for name in ("loss", "grad_norm"):
+            value = (logs or {}).get(name, 0.0)
+            if not math.isfinite(value):
+                raise UserError(
+                    f"the {name} is {value} at step {state.global_step}; lower the learning rate or raise the "
+                    "temperature, and start over with --force"
+                )
+
+
+class Progress(TrainerCallback):
+    """A progress bar on stderr with texts per second and time left; log lines where stderr is no terminal.
+
+    Args:
+        texts_per_step: int64 [steps], texts each step encodes.
+    """
+
+    def __init__(self, texts_per_step: np.ndarray) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bar
+
+        self._done = np.concatenate([[0], texts_per_step.cumsum()])
+        self._bar = Bar(
+            TextColumn("training"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            disable=not sys.stderr.isatty(),
+        )
+        self._task = self._bar.add_task("training", total=len(texts_per_step), note="")
+        self._shown: dict[str, str] = {}
+        self._first = 0
+        self._start = 0.0
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Start the clock."""
+        self._first, self._start = state.global_step, time.perf_counter()
+        self._bar.start()
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Move the bar."""
+        self._bar.update(self._task, completed=state.global_step, note=self._note(state.global_step))
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Show the loss and the dev accuracy."""
+        for name, label in (("loss", "loss"), ("eval_dev_accuracy", "dev")):
+            if name in (logs or {}):
+                self._shown[label] = f"{label} {logs[name]:.3f}"  # type: ignore[index]
+        if self._bar.disable and "eval_dev_accuracy" in (logs or {}):
+            log.info("step %d of %d, %s", state.global_step, len(self._done) - 1, self._note(state.global_step))
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Leave the bar as it stands."""
+        self._bar.stop()
+
+    def _note(self, step: int) -> str:
+        texts = self._done[step] - self._done[self._first]
+        speed = texts / max(time.perf_counter() - self._start, 1e-9)
+        return "  ".join([f"{speed:,.0f} texts/s", *self._shown.values()])

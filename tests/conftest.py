@@ -1,0 +1,96 @@
+"""Small corpora and tiny encoders of the real architectures, built on the spot: nothing is downloaded."""
+
+import os
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+SAMPLE = Path(__file__).parents[1] / "src" / "polyalign" / "sample"
+DATA = Path(os.environ.get("POLYALIGN_DATA", Path(__file__).parents[2] / "shared" / "data"))
+
+
+def real_data(name: str) -> Path:
+    """Return a file of the real data, or skip the test that asks for it."""
+    path = DATA / name
+    if not path.exists():
+        pytest.skip(f"{name} is not there; set POLYALIGN_DATA to the folder that holds it")
+    return path
+
+
+@pytest.fixture(scope="session")
+def sample_rows() -> pl.DataFrame:
+    """The 500 packaged rows in seven languages."""
+    return pl.read_ndjson(SAMPLE / "train.jsonl")
+
+
+@pytest.fixture(scope="session")
+def gappy_file(sample_rows, tmp_path_factory) -> Path:
+    """60 rows in English, German, Russian and Chinese, where every third German and every fifth Chinese is missing."""
+    rows = sample_rows.head(60).select("en", "de", "ru", "zh").with_row_index()
+    rows = rows.with_columns(
+        de=pl.when(pl.col("index") % 3 == 0).then(None).otherwise("de"),
+        zh=pl.when(pl.col("index") % 5 == 0).then(None).otherwise("zh"),
+    )
+    path = tmp_path_factory.mktemp("corpus") / "gappy.parquet"
+    rows.drop("index").write_parquet(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def texts(sample_rows) -> list[str]:
+    return [text for column in sample_rows.columns for text in sample_rows[column].head(80)]
+
+
+@pytest.fixture(scope="session")
+def tiny_xlmr(tmp_path_factory, texts) -> str:
+    """A bare transformers folder in the shape of XLM-R: subwords, position ids from the padding."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast, XLMRobertaConfig, XLMRobertaModel, set_seed
+
+    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    trainer = trainers.BpeTrainer(vocab_size=1500, special_tokens=special, show_progress=False)
+    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), add_prefix_space=False)
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<s>", cls_token="<s>", pad_token="<pad>", eos_token="</s>",
+        sep_token="</s>", unk_token="<unk>", mask_token="<mask>", model_max_length=64,
+    )  # fmt: skip
+    set_seed(0)
+    config = XLMRobertaConfig(
+        vocab_size=len(fast), hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64,
+        max_position_embeddings=66, pad_token_id=1, bos_token_id=0, eos_token_id=2,
+    )  # fmt: skip
+    folder = tmp_path_factory.mktemp("tiny") / "xlm-roberta"
+    XLMRobertaModel(config).save_pretrained(folder)
+    fast.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_bert(tmp_path_factory, texts) -> str:
+    """A bare transformers folder in the shape of multilingual BERT: WordPiece, token types."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+    from transformers import BertConfig, BertModel, BertTokenizerFast, set_seed
+
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.train_from_iterator(texts, trainers.WordPieceTrainer(vocab_size=900, special_tokens=special, show_progress=False))
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    fast = BertTokenizerFast(tokenizer_object=tokenizer, model_max_length=64)
+    set_seed(0)
+    config = BertConfig(
+        vocab_size=len(fast), hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64,
+        max_position_embeddings=64,
+    )  # fmt: skip
+    folder = tmp_path_factory.mktemp("tiny") / "bert"
+    BertModel(config).save_pretrained(folder)
+    fast.save_pretrained(folder)
+    return str(folder)

@@ -1,0 +1,127 @@
+"""Scores folders as evaluation writes them, small enough to check by hand."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from polyalign.metrics import MAIN_METRICS, prepare
+
+
+@dataclass
+class Fake:
+    """One subset of a task with its predictions; classification has one experiment here."""
+
+    task: str
+    family: str
+    subset: str
+    languages: Sequence[str]
+    exposure: str
+    predicted: Sequence[str]
+    gold: Sequence[str]
+    groups: Sequence[str] | None = None
+    similarity: Sequence[float] | None = None
+    value: float | None = None  # what the scores claim; computed from the predictions when None
+
+    def rows(self) -> pl.DataFrame:
+        n = len(self.gold)
+        return pl.DataFrame(
+            {
+                "task": [self.task] * n,
+                "family": [self.family] * n,
+                "subset": [self.subset] * n,
+                "group": list(self.groups or map(str, range(n))),
+                "experiment": [0] * n,
+                "gold": list(self.gold),
+                "predicted": list(self.predicted),
+                "similarity": list(self.similarity) if self.similarity is not None else [None] * n,
+            },
+            schema_overrides={"similarity": pl.Float64},
+        )
+
+    def score(self) -> float:
+        return prepare(self.family, self.rows()).score() if self.value is None else self.value
+
+
+def hits(language: str, right: str, exposure: str = "seen", *, task: str = "Topics", subset: str | None = None) -> Fake:
+    """Return a classification subset: one character an item, "1" where the prediction is right.
+
+    Its accuracy is the share of ones, and every item stands in every language under the same group.
+    """
+    return Fake(
+        task=task,
+        family="classification",
+        subset=subset or language,
+        languages=[language],
+        exposure=exposure,
+        predicted=["a" if hit == "1" else "b" for hit in right],
+        gold=["a"] * len(right),
+    )
+
+
+def write_scores(
+    folder: Path,
+    arm: str,
+    seed: int,
+    subsets: Sequence[Fake],
+    *,
+    budgets: Sequence[str] = (),
+    encoder: dict | None = None,
+    **manifest: object,
+) -> Path:
+    """Write a scores folder in the format of the contract."""
+    folder.mkdir(parents=True)
+    pl.DataFrame(
+        [
+            {
+                "arm": arm,
+                "seed": seed,
+                "task": one.task,
+                "family": one.family,
+                "subset": one.subset,
+                "languages": list(one.languages),
+                "exposure": one.exposure,
+                "script": "Latn",
+                "metric": metric,
+                "value": value,
+                "n": len(one.gold),
+                "main": main,
+            }
+            for one in subsets
+            for metric, value, main in ((MAIN_METRICS[one.family], one.score(), True), ("another metric", 0.123, False))
+        ]
+    ).write_parquet(folder / "scores.parquet")
+    pl.concat([one.rows() for one in subsets]).write_parquet(folder / "predictions.parquet")
+    content = {
+        "format": 1,
+        "kind": "scores",
+        "arm": arm,
+        "seed": seed,
+        "budgets": list(budgets),
+        "model": f"encoders/{arm}-{seed}",
+        "encoder_fingerprint": f"{arm}-{seed}-fingerprint",
+        "encoder": None if arm == "base" else (encoder or {"languages": ["en", "de"]}),
+        "tasks": sorted({one.task for one in subsets}),
+        "languages": sorted({tag for one in subsets for tag in one.languages}),
+        "missing": {},
+        "data_source": "local",
+        "split": "test",
+        "cost": {"seconds": 12.5, "texts_encoded": 900, "texts_asked": 1000},
+        "versions": {"mteb": "2.26.24"},
+    } | manifest
+    (folder / "manifest.json").write_text(json.dumps(content), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def scores(tmp_path: Path) -> Callable[..., Path]:
+    """Return a writer of scores folders below this test's temporary folder."""
+
+    def write(arm: str, seed: int, subsets: Sequence[Fake], **rest: object) -> Path:
+        name = f"scores-{len(list(tmp_path.glob('scores-*')))}"
+        return write_scores(tmp_path / name, arm, seed, subsets, **rest)
+
+    return write

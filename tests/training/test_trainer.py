@@ -1,0 +1,245 @@
+"""Training end to end on tiny encoders: what is written, what it costs, what survives kill -9."""
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from polyalign.corpus import Corpus
+from polyalign.encoder import load_encoder, read_record
+from polyalign.errors import UserError
+from polyalign.training import MultiwayCollator, MultiwayLoss, Objective, TrainingSettings, to_dataset, train
+from polyalign.training.trainer import last_checkpoint, make_plan, split_dev, usable_rows
+
+QUICK = {"batch_rows": 8, "dev_rows": 12, "evaluations": 2}
+
+
+@pytest.fixture(scope="module")
+def sample_file(sample_rows, tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("sample") / "rows.parquet"
+    sample_rows.head(120).write_parquet(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def static(sample_file, tmp_path_factory):
+    out = tmp_path_factory.mktemp("static") / "encoder"
+    settings = TrainingSettings(epochs=8, batch_rows=32, dev_rows=30)
+    return out, train(sample_file, out, settings=settings, seed=1)
+
+
+def test_the_record_says_what_was_done(static, sample_file):
+    out, record = static
+    assert read_record(out) == json.loads(json.dumps(record))
+    assert record["arm"] == record["objective_name"] == "multi-way"
+    assert record["languages"] == sorted(["en", "de", "es", "fr", "ru", "zh", "hi"])
+    assert record["corpus"]["rows"] == 90
+    assert record["corpus"]["dev_rows"] == 30
+    assert record["corpus"]["fingerprint"] == Corpus.open(sample_file).fingerprint
+    assert record["cost"]["texts_encoded"] == 8 * 90 * 7
+    assert record["cost"]["pairs"] == 8 * 90 * 7 * 6
+    assert record["cost"]["steps"] == 8 * 3
+    dev = [point["dev_accuracy"] for point in record["history"] if "dev_accuracy" in point]
+    assert record["history"][0]["step"] == 0
+    assert record["best"]["dev_accuracy"] == pytest.approx(max(dev[1:]), abs=1e-5)
+    assert record["best"]["dev_accuracy"] > dev[0] + 0.1, "it learns"
+    assert not list(out.parent.glob(".*")), "nothing is left beside the encoder"
+    card = (out / "README.md").read_text()
+    assert "- uk" not in card
+    assert "| Seed | 1 |" in card
+    assert "5,040 encoded texts" in card
+
+
+def test_plain_sentence_transformers_loads_it_with_nothing_of_ours(static):
+    """In a process that cannot import polyalign."""
+    out, _ = static
+    script = (
+        "import sys; sys.modules['polyalign'] = None\n"
+        "from sentence_transformers import SentenceTransformer\n"
+        f"print(SentenceTransformer({str(out)!r}, device='cpu').encode(['Guten Morgen.', '早上好。']).tolist())"
+    )
+    printed = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    theirs = np.array(json.loads(printed.splitlines()[-1]))
+    ours = load_encoder(out, device="cpu").encode(["Guten Morgen.", "早上好。"])
+    np.testing.assert_allclose(theirs, ours, atol=1e-5)
+
+
+def test_a_complete_encoder_is_left_alone(static, sample_file, caplog):
+    out, record = static
+    before = (out / "model.safetensors").stat().st_mtime_ns if (out / "model.safetensors").exists() else None
+    assert train(sample_file, out, objective="en-x")["fingerprint"] == record["fingerprint"]
+    assert "is complete and left alone" in caplog.text
+    assert before == ((out / "model.safetensors").stat().st_mtime_ns if before else None)
+
+
+@pytest.mark.parametrize("objective", ["multi-way", "english-anchor", "en-x", "paper"])
+@pytest.mark.parametrize("base", ["tiny_xlmr", "tiny_bert"])
+def test_every_objective_trains_a_bare_encoder_on_rows_with_gaps(base, objective, gappy_file, tmp_path, request):
+    folder = request.getfixturevalue(base)
+    settings = TrainingSettings(steps=3, **QUICK)
+    record = train(gappy_file, tmp_path / "out", base=folder, objective=objective, settings=settings)
+    assert record["cost"]["steps"] == 3
+    before, after = load_encoder(folder, device="cpu"), load_encoder(tmp_path / "out", device="cpu")
+    assert np.abs(before.encode(["Das Brot."]) - after.encode(["Das Brot."])).max() > 1e-4
+    assert [type(module).__name__ for module in after] == ["Transformer", "Pooling"]
+
+
+def test_cls_pooling_and_bf16(tiny_bert, gappy_file, tmp_path):
+    settings = TrainingSettings(steps=2, bf16=True, pooling="cls", **QUICK)
+    train(gappy_file, tmp_path / "out", base=tiny_bert, settings=settings)
+    model = load_encoder(tmp_path / "out", device="cpu")
+    assert model[1].pooling_mode == "cls"
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+
+
+def test_e5_gets_its_prefix_in_the_saved_encoder(tiny_xlmr, gappy_file, tmp_path):
+    folder = tmp_path / "multilingual-e5-base"
+    folder.symlink_to(tiny_xlmr)
+    train(gappy_file, tmp_path / "out", base=str(folder), settings=TrainingSettings(steps=1, **QUICK))
+    plain = load_encoder(tmp_path / "out", device="cpu")
+    np.testing.assert_allclose(plain.encode(["Brot"]), plain.encode(["query: Brot"], prompt=""), atol=1e-6)
+
+
+KILLED = """
+import os, sys
+from polyalign.training import TrainingSettings, callbacks, train
+saves = 0
+plain = callbacks.Checkpoints.on_save
+def on_save(self, *args, **kwargs):
+    global saves
+    saves += 1
+    {death}
+    plain(self, *args, **kwargs)
+    {late_death}
+callbacks.Checkpoints.on_save = on_save
+settings = TrainingSettings(steps=12, batch_rows=8, dev_rows=12, evaluations=4)
+train({corpus!r}, {out!r}, base={base!r}, objective="en-x", settings=settings)
+"""
+NOW = "if saves == 3: os.kill(os.getpid(), 9)"
+
+
+@pytest.mark.parametrize(("death", "late_death"), [(NOW, "pass"), ("pass", NOW)])
+def test_kill_9_then_again_ends_in_the_same_weights(death, late_death, tiny_xlmr, gappy_file, tmp_path):
+    """Killed before and after a checkpoint is complete, with dropout and sampled languages."""
+    call = {"corpus": str(gappy_file), "base": tiny_xlmr}
+    script = KILLED.format(out=str(tmp_path / "killed"), death=death, late_death=late_death, **call)
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True).returncode == -signal.SIGKILL
+    assert not (tmp_path / "killed").exists()
+    settings = TrainingSettings(steps=12, batch_rows=8, dev_rows=12, evaluations=4)
+    with pytest.raises(UserError, match=r"an interrupted training of .*killed used another objective and seed; repeat it"):
+        train(gappy_file, tmp_path / "killed", base=tiny_xlmr, objective="multi-way", settings=settings, seed=7)
+
+    resumed = train(gappy_file, tmp_path / "killed", base=tiny_xlmr, objective="en-x", settings=settings)
+    undisturbed = train(gappy_file, tmp_path / "whole", base=tiny_xlmr, objective="en-x", settings=settings)
+    assert resumed["fingerprint"] == undisturbed["fingerprint"]
+    assert resumed["history"] == undisturbed["history"]
+    assert resumed["best"] == undisturbed["best"]
+
+
+def test_interrupted_checkpoints_do_not_count(tmp_path):
+    for step, files in ((5, ["complete.json"]), (10, ["complete.json"]), (15, ["model.safetensors"])):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        for file in files:
+            (tmp_path / f"checkpoint-{step}" / file).write_text("{}")
+    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-10"
+    assert not (tmp_path / "checkpoint-15").exists()
+
+
+def test_the_plan_by_hand():
+    """Five rows of 2, 3, 3, 2 and 2 texts, two a step; the last step of an epoch has one."""
+    rows = pl.DataFrame(
+        {"row_id": list("abcde"), "en": ["1"] * 5, "de": ["2", "2", "2", "2", None], "fr": [None, "3", "3", None, "3"]}
+    )
+    corpus = Corpus(rows=rows, languages=("en", "de", "fr"), report={})
+    plan = make_plan(corpus, Objective(), 2, seed=0, epochs=2)
+    assert plan.steps == 6
+    assert (plan.rows, plan.texts_per_step.sum(), plan.pairs) == (10, 2 * 12, 2 * (2 + 6 + 6 + 2 + 2))
+    assert make_plan(corpus, Objective.named("en-x"), 2, seed=0, epochs=1).texts_per_step.sum() == 10
+    assert make_plan(corpus, Objective.named("english-anchor"), 2, seed=0, epochs=1).pairs == 1 + 2 + 2 + 1 + 1
+    assert make_plan(corpus, Objective(), 2, seed=0, steps=4).steps == 4
+    assert make_plan(corpus, Objective(), 2, seed=0, rows=7).rows == 7
+    texts = make_plan(corpus, Objective(), 2, seed=0, texts=12)
+    assert texts.texts_per_step[:-1].sum() < 12 <= texts.texts_per_step.sum()
+
+
+def test_rows_without_english_are_left_out_where_it_is_about_english(gappy_file, caplog):
+    corpus = Corpus.open(gappy_file)
+    holed = corpus.rows.with_columns(en=pl.when(pl.col("row_id").is_in(corpus.rows.drop_nulls()["row_id"].head(10))).then(None).otherwise("en"))
+    corpus = Corpus(rows=holed, languages=corpus.languages, report={})
+    assert len(usable_rows(corpus, Objective())) == 60
+    assert len(usable_rows(corpus, Objective.named("en-x"))) == 50
+    assert "10 of 60 rows have no English" in caplog.text
+
+
+def test_the_dev_rows_are_the_same_for_every_arm_and_not_trained_on(gappy_file):
+    corpus = Corpus.open(gappy_file)
+    training, dev = split_dev(corpus, TrainingSettings(dev_rows=20))
+    assert len(training) == 40
+    assert not set(training.rows["row_id"]) & set(dev.rows["row_id"])
+    assert split_dev(corpus, TrainingSettings(dev_rows=0)) == (corpus, None)
+
+
+def test_a_plain_trainer_in_ten_lines(sample_file, tmp_path, tiny_xlmr):
+    """The README's example."""
+    from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, SentenceTransformerTrainingArguments
+
+    model = SentenceTransformer(tiny_xlmr, device="cpu")
+    corpus = Corpus.open(sample_file)
+    before = model.encode(["Guten Morgen."])
+    trainer = SentenceTransformerTrainer(
+        model=model,
+        args=SentenceTransformerTrainingArguments(
+            output_dir=str(tmp_path), per_device_train_batch_size=8, max_steps=3, report_to="none", save_strategy="no"
+        ),
+        train_dataset=to_dataset(corpus),
+        loss=MultiwayLoss(model),
+        data_collator=MultiwayCollator(model, corpus.languages),
+    )
+    trainer.train()
+    assert np.abs(model.encode(["Guten Morgen."]) - before).max() > 1e-5
+
+
+def test_a_peft_adapter_trains_through_the_plain_trainer(sample_file, tmp_path, tiny_xlmr):
+    from peft import LoraConfig, TaskType
+    from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
+
+    model = load_encoder(tiny_xlmr, device="cpu")
+    model.add_adapter(LoraConfig(task_type=TaskType.FEATURE_EXTRACTION, r=4, target_modules=["query", "value"]))
+    frozen = {name: value.clone() for name, value in model.state_dict().items() if "lora" not in name}
+    corpus = Corpus.open(sample_file)
+    SentenceTransformerTrainer(
+        model=model,
+        args=SentenceTransformerTrainingArguments(
+            output_dir=str(tmp_path), per_device_train_batch_size=8, max_steps=2, report_to="none", save_strategy="no"
+        ),
+        train_dataset=to_dataset(corpus),
+        loss=MultiwayLoss(model),
+        data_collator=MultiwayCollator(model, corpus.languages),
+    ).train()
+    state = model.state_dict()
+    assert all(torch.equal(state[name], value) for name, value in frozen.items())
+    assert any(value.abs().sum() > 0 for name, value in state.items() if "lora_B" in name)
+
+
+def test_mistakes_of_the_user(sample_file, tmp_path, tiny_xlmr):
+    with pytest.raises(UserError, match=r"cannot load the model 'no/such-model': no such folder.*hf download no/such-model"):
+        train(sample_file, tmp_path / "x", base="no/such-model")
+    with pytest.raises(UserError, match="a static base has nothing to keep; give --teacher"):
+        train(sample_file, tmp_path / "x", objective="paper")
+    with pytest.raises(UserError, match="dev_rows is 100 of 120 rows; at most half can be held out"):
+        train(sample_file, tmp_path / "x", settings=TrainingSettings(dev_rows=100))
+    with pytest.raises(UserError, match="10 dev rows no two languages share 10|share 10; raise dev_rows"):
+        train(sample_file, tmp_path / "x", settings=TrainingSettings(dev_rows=5))
+    with pytest.raises(UserError, match="108 training rows are fewer than a batch of 500; lower batch_rows"):
+        train(sample_file, tmp_path / "x", settings=TrainingSettings(batch_rows=500))
+    with pytest.raises(UserError, match="epochs and texts are given; a budget is one of epochs, steps and texts"):
+        TrainingSettings.checked({"epochs": 1, "texts": 5}, "train")
+    with pytest.raises(UserError, match="the loss is nan at step|the grad_norm is nan at step"):
+        settings = TrainingSettings(steps=30, learning_rate=1e30, max_grad_norm=1e30, **QUICK)
+        train(sample_file, tmp_path / "x", base=tiny_xlmr, settings=settings)
