@@ -6,15 +6,13 @@ import json
 import logging
 import os
 import sys
+import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from polyalign.errors import UserError
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -34,7 +32,8 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("polyalign").setLevel(logging.INFO)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TQDM_DISABLE", "1")  # the libraries' bars: one for every subset of every task
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"mteb\.")
     try:
         app()
     except UserError as error:
@@ -47,15 +46,6 @@ def main() -> None:
 
 def _codes(languages: str | None) -> list[str] | None:
     return [code.strip() for code in languages.split(",") if code.strip()] if languages else None
-
-
-def _print(*parts: str | Table) -> None:
-    from rich.console import Console
-
-    # Piped output has no width of its own, and a table cut to 80 columns is of no use in a file.
-    console = Console(width=None if sys.stdout.isatty() else 140)
-    for part in parts:
-        console.print(part)
 
 
 def _print_json(value: Any) -> None:
@@ -89,9 +79,10 @@ def import_(
 ) -> None:
     """Make a corpus folder of parallel text you already have."""
     from polyalign.corpus import import_corpus, inspect_corpus
+    from polyalign.terminal import show_corpus
 
-    corpus = import_corpus(files, out, languages=_codes(languages), force=force)
-    _show_corpus(inspect_corpus(corpus), str(out), as_json)
+    description = inspect_corpus(import_corpus(files, out, languages=_codes(languages), force=force))
+    _print_json(description) if as_json else show_corpus(description, str(out))
 
 
 @app.command()
@@ -102,8 +93,10 @@ def inspect(
 ) -> None:
     """Count rows, gaps and rejected cells, and show a few rows."""
     from polyalign.corpus import Corpus, inspect_corpus
+    from polyalign.terminal import show_corpus
 
-    _show_corpus(inspect_corpus(Corpus.open(corpus), rows=rows), corpus, as_json)
+    description = inspect_corpus(Corpus.open(corpus), rows=rows)
+    _print_json(description) if as_json else show_corpus(description, corpus)
 
 
 @app.command()
@@ -130,6 +123,7 @@ def train(
     as_json: AsJson = False,
 ) -> None:
     """Train an encoder on the rows of a corpus."""
+    from polyalign.terminal import show_training
     from polyalign.training import PRESETS, Objective, TrainingSettings
     from polyalign.training import train as train_encoder
 
@@ -160,12 +154,7 @@ def train(
         trust_remote_code=trust_remote_code,
         force=force,
     )
-    if as_json:
-        _print_json(record)
-    else:
-        best = f", dev bitext accuracy {record['best']['dev_accuracy']:.3f}" if record.get("best") else ""
-        cost = record["cost"]
-        _print(f"{out}: {cost['steps']:,} steps, {cost['texts_encoded']:,} texts, {cost['seconds']:,.0f} s{best}")
+    _print_json(record) if as_json else show_training(record, str(out))
 
 
 @app.command()
@@ -184,6 +173,7 @@ def evaluate(
 ) -> None:
     """Score an encoder on official MTEB tasks and on rows of your own."""
     from polyalign.evaluation import evaluate as evaluate_encoder
+    from polyalign.terminal import show_scores
 
     _quiet()
     scores = evaluate_encoder(
@@ -198,11 +188,7 @@ def evaluate(
         trust_remote_code=trust_remote_code,
         force=force,
     )
-    main_scores = scores.filter(scores["main"])
-    if as_json:
-        _print_json(main_scores.to_dicts())
-    else:
-        _print(_score_table(main_scores), f"Scores: {out}")
+    _print_json(scores.filter("main").to_dicts()) if as_json else show_scores(scores, str(out))
 
 
 @app.command()
@@ -216,8 +202,10 @@ def compare(
 ) -> None:
     """Compare encoders, with intervals, in one report."""
     from polyalign.reporting import compare as compare_scores
+    from polyalign.terminal import show_comparison
 
-    _show_comparison(compare_scores(scores, out, control=control, resamples=resamples, force=force), as_json)
+    result = compare_scores(scores, out, control=control, resamples=resamples, force=force)
+    _print_json(result) if as_json else show_comparison(result)
 
 
 @app.command()
@@ -236,6 +224,8 @@ def run(
 def _run(recipe: str, out: Path, changes: list[str], as_json: bool) -> None:
     from polyalign.recipe import load_recipe
     from polyalign.running import run as run_recipe
+    from polyalign.terminal import show_comparison
 
     _quiet()
-    _show_comparison(run_recipe(load_recipe(recipe, changes), out), as_json)
+    result = run_recipe(load_recipe(recipe, changes), out)
+    _print_json(result) if as_json else show_comparison(result)

@@ -48,7 +48,7 @@ class EvaluationSettings(Settings):
     """What the encoders are measured on.
 
     Attributes:
-        tasks: names of MTEB tasks.
+        tasks: names of MTEB tasks, or a mapping from names to languages of their own.
         languages: those to evaluate, seen and unseen, or ``["all"]``; None for the languages trained on.
         split: of the tasks; None for each task's own.
         mteb_data: a folder with the tasks' data in the layout of the Hub; None loads them from the Hub.
@@ -56,7 +56,7 @@ class EvaluationSettings(Settings):
         batch_size: texts per forward pass.
     """
 
-    tasks: list[str] = []
+    tasks: list[str] | dict[str, list[str] | None] = []
     languages: list[str] | None = None
     split: str | None = None
     mteb_data: Path | None = None
@@ -116,9 +116,7 @@ class Recipe(Settings):
     def _name_presets(cls, arms: Any) -> Any:
         if not isinstance(arms, list):
             return arms
-        return [
-            {"name": arm, "objective": arm} if isinstance(arm, str) and arm != BASE_ARM else arm for arm in arms
-        ]
+        return [{"name": arm, "objective": arm} if isinstance(arm, str) and arm != BASE_ARM else arm for arm in arms]
 
     @model_validator(mode="after")
     def _arms_fit_together(self) -> Self:
@@ -187,7 +185,9 @@ def load_recipe(source: str | Path, changes: Sequence[str] = ()) -> Recipe:
         )
     values = _parse(text, str(source))
     if not isinstance(values, dict):
-        raise UserError(f"{source} is not a recipe: it must be a mapping with the keys {', '.join(Recipe.model_fields)}")
+        raise UserError(
+            f"{source} is not a recipe: it must be a mapping with the keys {', '.join(Recipe.model_fields)}"
+        )
     for change in changes:
         _apply(values, change)
     return Recipe.checked(values, str(source))
@@ -199,7 +199,9 @@ def _parse(text: str, where: str) -> Any:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f" at line {mark.line + 1}" if mark else ""
-        raise UserError(f"{where} is not valid YAML{place}: {getattr(error, 'problem', None) or 'unreadable'}") from error
+        raise UserError(
+            f"{where} is not valid YAML{place}: {getattr(error, 'problem', None) or 'unreadable'}"
+        ) from error
 
 
 def _apply(values: dict[str, Any], change: str) -> None:

@@ -62,7 +62,14 @@ def run(recipe: Recipe | str | Path, out: str | Path) -> dict[str, Any]:
     corpus = import_corpus(sources, out / "corpus", languages=recipe.languages)
     cells = plan_cells(recipe, corpus)
     for cell in cells:
-        log.info("%s: %d steps, %d texts, %d seeds (%s)", cell.name, cell.steps, cell.texts, len(recipe.seeds), ", ".join(cell.budgets))
+        log.info(
+            "%s: %d steps, %d texts, %d seeds (%s)",
+            cell.name,
+            cell.steps,
+            cell.texts,
+            len(recipe.seeds),
+            ", ".join(cell.budgets),
+        )
 
     scores = []
     if BASE_ARM in recipe.arms:
@@ -88,10 +95,10 @@ def run(recipe: Recipe | str | Path, out: str | Path) -> dict[str, Any]:
             )
             scores.append(_evaluate(recipe, corpus, out / "encoders" / name, out / "scores" / name))
             _add_scores_to_card(out / "encoders" / name, scores[-1])
-    result = compare(
-        scores, out / "report", control=recipe.report.control, resamples=recipe.report.resamples, force=True
+    result = compare(scores, out / "report", control=recipe.report.control, resamples=recipe.report.resamples)
+    write_json(
+        out / MANIFEST, {"format": 1, "kind": "run", "recipe": recipe.model_dump(mode="json"), "versions": versions()}
     )
-    write_json(out / MANIFEST, {"format": 1, "kind": "run", "recipe": recipe.model_dump(mode="json"), "versions": versions()})
     return result
 
 
@@ -171,7 +178,7 @@ def _evaluate(recipe: Recipe, corpus: Corpus, encoder: Path, out: Path) -> Path:
     evaluate(
         encoder,
         tasks=wanted.tasks,
-        languages=wanted.languages or corpus.languages,
+        languages=wanted.languages or [tag for tag in corpus.languages if tag != "en"],
         out=out,
         split=wanted.split,
         mteb_data=wanted.mteb_data,

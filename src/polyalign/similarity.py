@@ -20,7 +20,5 @@ def nearest_index(queries: np.ndarray, candidates: np.ndarray, *, block: int = 4
         block: queries compared at a time; memory is ``block`` x m floats.
     """
     candidates = unit(candidates)
-    found = [
-        (unit(queries[start : start + block]) @ candidates.T).argmax(1) for start in range(0, len(queries), block)
-    ]
+    found = [(unit(queries[start : start + block]) @ candidates.T).argmax(1) for start in range(0, len(queries), block)]
     return np.concatenate(found) if found else np.empty(0, dtype=np.int64)

@@ -6,7 +6,6 @@ whether the data comes from the Hub or from a local folder in the Hub's layout.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +23,6 @@ FAMILIES = {"BitextMining": "bitext", "STS": "sts", "Classification": "classific
 
 ALL_LANGUAGES = "all"
 ENGLISH = "en"
-
-_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -107,7 +104,7 @@ def load_tasks(
 
     Raises:
         UserError: for a task that is unknown, of another family, without the split, without any of the languages,
-            or without its folder in ``mteb_data``. A task that lacks only some of the languages is logged.
+            or without its folder in ``mteb_data``.
     """
     selected = []
     for name in dict.fromkeys(names):
@@ -177,8 +174,6 @@ def _select(task: AbsTask, languages: Sequence[str], split: str | None) -> Selec
         )
     used = {code for subset in subsets.values() for code in subset.codes}
     missing = tuple(tag for tag in languages if tag != ALL_LANGUAGES and not codes_table.mteb_codes(tag, used))
-    if missing:
-        _logger.warning("task %s has no data for %s", name, ", ".join(missing))
     task.filter_languages(None, hf_subsets=list(subsets)).filter_eval_splits([split])
     return SelectedTask(task, split, subsets, missing)
 

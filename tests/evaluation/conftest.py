@@ -1,7 +1,6 @@
 """Tiny encoders whose vectors are written by hand, and tiny MTEB datasets in the Hub's layout."""
 
 import json
-import warnings
 
 import polars as pl
 import pytest
@@ -22,7 +21,6 @@ def _datasets_cache(tmp_path_factory):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("datasets"))
-        warnings.filterwarnings("ignore", message=".*superseded.*")
         yield
 
 
@@ -74,7 +72,13 @@ def sentences(language, count=8):
     return [f"{words[i]} {words[(i + 1) % len(words)]}" for i in range(count)]
 
 
-def write_dataset(root, hub_id, configs):
+@pytest.fixture(scope="session")
+def write_dataset():
+    """Return a function that writes a dataset in the Hub's layout."""
+    return _write_dataset
+
+
+def _write_dataset(root, hub_id, configs):
     """Write ``{config: {split: frame}}`` as a Hub dataset; a config named default lies at the top."""
     folder = root / hub_id
     lines = ["---", "configs:"]
@@ -90,13 +94,13 @@ def write_dataset(root, hub_id, configs):
 
 @pytest.fixture(scope="session")
 def mteb_data(tmp_path_factory):
-    """Tatoeba (de, fr, zh), STSb (en, de, fr, zh; dev and test), SIB-200 (en, de, fr, zho_Hant) and NTREX (en, de, fr)."""
+    """Tatoeba, STSb (dev and test) and SIB-200 (Chinese as zho_Hant) in all languages, NTREX without Chinese."""
     root = tmp_path_factory.mktemp("mteb_data")
     tatoeba = [
         pl.DataFrame({"sentence1": sentences(tag), "sentence2": sentences("en"), "lang": f"{code}-eng"})
         for tag, code in FOREIGN.items()
     ]
-    write_dataset(root, "mteb/tatoeba-bitext-mining", {"default": {"test": pl.concat(tatoeba)}})
+    _write_dataset(root, "mteb/tatoeba-bitext-mining", {"default": {"test": pl.concat(tatoeba)}})
 
     def sts(shift):
         frames = []
@@ -109,7 +113,7 @@ def mteb_data(tmp_path_factory):
             )
         return pl.concat(frames)
 
-    write_dataset(root, "mteb/stsb_multi_mt", {"default": {"dev": sts(2), "test": sts(1)}})
+    _write_dataset(root, "mteb/stsb_multi_mt", {"default": {"dev": sts(2), "test": sts(1)}})
 
     def sib(tag, count):
         labels = ["day" if i % len(CONCEPTS) < 5 else "night" for i in range(count)]
@@ -126,12 +130,12 @@ def mteb_data(tmp_path_factory):
         f"{code}": {"train": sib(tag, 20), "validation": sib(tag, 4), "test": sib(tag, 10)}
         for code, tag in {"eng_Latn": "en", "deu_Latn": "de", "fra_Latn": "fr", "zho_Hant": "zh"}.items()
     }
-    write_dataset(root, "mteb/sib200", configs)
+    _write_dataset(root, "mteb/sib200", configs)
 
     ntrex = pl.DataFrame(
         {code: sentences(tag) for code, tag in {"eng_Latn": "en", "deu_Latn": "de", "fra_Latn": "fr"}.items()}
     )
-    write_dataset(root, "mteb/NTREXBitextMining", {"default": {"test": ntrex}})
+    _write_dataset(root, "mteb/NTREXBitextMining", {"default": {"test": ntrex}})
     return root
 
 

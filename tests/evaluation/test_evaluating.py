@@ -13,6 +13,11 @@ from polyalign.errors import UserError
 from polyalign.evaluation import evaluate
 from polyalign.metrics import prepare
 
+pytestmark = [
+    pytest.mark.filterwarnings(f"ignore::{category}:mteb")
+    for category in ("UserWarning", "FutureWarning", "DeprecationWarning")
+]
+
 THREE = ["Tatoeba", "STSBenchmarkMultilingualSTS", "SIB200Classification"]
 
 
@@ -33,7 +38,7 @@ def main_scores(scores):
     }
 
 
-def test_scores_predictions_and_manifest(run, make_encoder, tmp_path):
+def test_scores_predictions_and_manifest(run, make_encoder, tmp_path, caplog):
     record = {"arm": "multi-way", "seed": 3, "budgets": ["equal rows"], "languages": ["en", "de"], "format": 1}
     scores = run(make_encoder(record=record), tasks=THREE, languages=["en", "de", "zh", "haw"])
     out = tmp_path / "scores"
@@ -71,19 +76,21 @@ def test_scores_predictions_and_manifest(run, make_encoder, tmp_path):
     assert manifest["encoder"] == record
     assert (manifest["arm"], manifest["seed"], manifest["budgets"]) == ("multi-way", 3, ["equal rows"])
     assert manifest["missing"] == {task: ["haw"] for task in THREE}
+    assert "task Tatoeba has no data for haw" in caplog.text
     assert (manifest["kind"], manifest["data_source"]) == ("scores", "local")
 
 
-def test_bitext_by_hand(run, make_encoder, tmp_path):
-    # "mond" (moon) has the vector of "sonne" (sun), so that sentence 0 "sonne mond" means sun sun, and sentence 1
-    # "mond stern" sun star. 0 is still nearest to "sun moon"; 1 is equally near to every sentence with a sun or a star.
-    scores = run(make_encoder(swapped=["mond"]))
-    kept = pl.read_parquet(tmp_path / "scores" / "predictions.parquet")
-    assert kept["gold"].to_list() == [str(i) for i in range(8)]
-    assert kept["predicted"].to_list()[0] == "0"  # "sun moon" is the only English sentence with a sun
-    assert kept["similarity"][0] == pytest.approx(1 / 2**0.5)
-    hits = (kept["gold"] == kept["predicted"]).to_list()
-    assert scores.filter(metric="accuracy")["value"].item() == pytest.approx(sum(hits) / 8)
+def test_predictions_that_do_not_give_mtebs_score_are_an_internal_error(run, make_encoder, monkeypatch, tmp_path):
+    from polyalign.evaluation import evaluating
+
+    def shifted(*args):
+        return join_gold(*args).with_columns(predicted=pl.lit("0"))
+
+    join_gold = evaluating.join_gold
+    monkeypatch.setattr(evaluating, "join_gold", shifted)
+    with pytest.raises(RuntimeError, match=r"Tatoeba deu-eng: MTEB scored 1.0, its predictions give 0.02"):
+        run(make_encoder())
+    assert not (tmp_path / "scores").exists()
 
 
 def test_two_encoders_never_share_a_score(run, make_encoder, tmp_path):
@@ -174,6 +181,25 @@ def test_complete_scores_are_left_alone_unless_the_settings_differ(run, make_enc
     (tmp_path / "scores" / "manifest.json").write_text('{"kind": "corpus"}')
     with pytest.raises(UserError, match="holds a corpus, not scores"):
         run(encoder, force=True)
+
+
+def test_bucc_states_its_gold(run, make_encoder, write_dataset, tmp_path_factory):
+    # The second French sentence is the first English one, and an English sentence is left over.
+    data = tmp_path_factory.mktemp("bucc")
+    row = {"sentence1": [["lune", "soleil"]], "sentence2": [["sun", "moon", "star"]], "gold": [[[1, 2], [2, 1]]]}
+    write_dataset(data, "mteb/BUCC", {"fr-en": {"test": pl.DataFrame(row)}})
+    assert main_scores(run(make_encoder(), tasks=["BUCC"], languages=["fr"], mteb_data=data)) == {
+        ("BUCC", "fr-en"): 1.0
+    }
+
+
+def test_a_task_in_one_language_has_one_subset(run, make_encoder, write_dataset, tmp_path_factory):
+    data = tmp_path_factory.mktemp("stsb")
+    rows = {"sentence1": ["sun", "sun", "sun"], "sentence2": ["sun", "sun star", "moon"], "score": [5.0, 3.0, 1.0]}
+    write_dataset(data, "mteb/stsbenchmark-sts", {"default": {"test": pl.DataFrame(rows)}})
+    scores = run(make_encoder(), tasks=["STSBenchmark"], languages=["en"], mteb_data=data)
+    assert main_scores(scores) == {("STSBenchmark", "default"): pytest.approx(1.0)}
+    assert set(scores["exposure"]) == {"english"}
 
 
 def test_a_model_without_a_record(run, make_encoder):

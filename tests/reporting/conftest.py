@@ -46,23 +46,45 @@ class Fake:
         return prepare(self.family, self.rows()).score() if self.value is None else self.value
 
 
-def hits(language: str, right: str, exposure: str = "seen", *, task: str = "Topics", subset: str | None = None) -> Fake:
-    """Return a classification subset: one character an item, "1" where the prediction is right.
+def _hits(language: str, right: str, exposure: str = "seen", *, task: str = "Topics") -> Fake:
+    predicted = ["a" if hit == "1" else "b" for hit in right]
+    return Fake(task, "classification", language, [language], exposure, predicted, ["a"] * len(right))
 
-    Its accuracy is the share of ones, and every item stands in every language under the same group.
+
+def _bitext(subset: str, languages: Sequence[str], right: int, exposure: str = "seen", *, task: str = "Pairs") -> Fake:
+    predicted = [str(row if row < right else "none") for row in range(20)]
+    return Fake(task, "bitext", subset, languages, exposure, predicted, list(map(str, range(20))))
+
+
+def _sts(
+    language: str, gold: Sequence[float], similarity: Sequence[float], groups: Sequence[str] | None = None
+) -> Fake:
+    empty = [""] * len(gold)
+    return Fake("Sts", "sts", language, [language], "seen", empty, list(map(str, gold)), groups, similarity)
+
+
+@pytest.fixture(scope="session")
+def hits() -> Callable[..., Fake]:
+    """Return a maker of classification subsets: one character an item, "1" where the prediction is right.
+
+    The accuracy is the share of ones, and every item stands in every language under the same group.
     """
-    return Fake(
-        task=task,
-        family="classification",
-        subset=subset or language,
-        languages=[language],
-        exposure=exposure,
-        predicted=["a" if hit == "1" else "b" for hit in right],
-        gold=["a"] * len(right),
-    )
+    return _hits
 
 
-def write_scores(
+@pytest.fixture(scope="session")
+def bitext() -> Callable[..., Fake]:
+    """Return a maker of bitext subsets of 20 items, the first ``right`` of them found."""
+    return _bitext
+
+
+@pytest.fixture
+def sts() -> Callable[..., Fake]:
+    """Return a maker of STS subsets from gold scores and similarities."""
+    return _sts
+
+
+def _write_scores(
     folder: Path,
     arm: str,
     seed: int,
@@ -73,7 +95,7 @@ def write_scores(
     **manifest: object,
 ) -> Path:
     """Write a scores folder in the format of the contract."""
-    folder.mkdir(parents=True)
+    folder.mkdir()
     pl.DataFrame(
         [
             {
@@ -116,12 +138,11 @@ def write_scores(
     return folder
 
 
-@pytest.fixture
-def scores(tmp_path: Path) -> Callable[..., Path]:
-    """Return a writer of scores folders below this test's temporary folder."""
+@pytest.fixture(scope="session")
+def scores(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Return a writer of scores folders, each in a temporary folder of its own."""
 
     def write(arm: str, seed: int, subsets: Sequence[Fake], **rest: object) -> Path:
-        name = f"scores-{len(list(tmp_path.glob('scores-*')))}"
-        return write_scores(tmp_path / name, arm, seed, subsets, **rest)
+        return _write_scores(tmp_path_factory.mktemp("scores") / "scores", arm, seed, subsets, **rest)
 
     return write

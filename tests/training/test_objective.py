@@ -52,7 +52,9 @@ def naive(embeddings, cells, objective):
                     "all": True,
                 }[objective.negatives]
                 if wanted and row_n != row and text_n not in own:
-                    sums.append(torch.exp(cosine_similarity(embeddings[t], embeddings[n], dim=0) / objective.temperature))
+                    sums.append(
+                        torch.exp(cosine_similarity(embeddings[t], embeddings[n], dim=0) / objective.temperature)
+                    )
             if not sums:
                 skipped += 1
                 continue
@@ -174,7 +176,10 @@ def teacher_of(cells, dimensions):
     vectors = {row: torch.randn(dimensions, dtype=torch.float64, generator=generator) for row in range(6)}
     english_rows = {row for row, language, _ in cells if language == ENGLISH}
     return torch.stack(
-        [vectors[r] if r in english_rows else torch.full((dimensions,), math.nan, dtype=torch.float64) for r, _, _ in cells]
+        [
+            vectors[r] if r in english_rows else torch.full((dimensions,), math.nan, dtype=torch.float64)
+            for r, _, _ in cells
+        ]
     )
 
 
@@ -188,7 +193,9 @@ def test_keep_looks_at_english_alone(keep):
         "l2": [((embeddings[i] - teacher[i]) ** 2).sum() for i in english],
         "cosine": [1 - cosine_similarity(embeddings[i], teacher[i], dim=0) for i in english],
     }[keep]
-    torch.testing.assert_close(keep_term(embeddings, *tensors(GAPPY), teacher, objective), sum(distances) / len(english))
+    torch.testing.assert_close(
+        keep_term(embeddings, *tensors(GAPPY), teacher, objective), sum(distances) / len(english)
+    )
 
 
 def test_soft_labels_equal_the_double_loop():
@@ -231,7 +238,9 @@ def test_bfloat16_embeddings_are_compared_in_float32():
 def test_mistakes_are_told_at_once_with_the_nearest_name():
     with pytest.raises(UserError, match=r"unknown objective 'multiway' \(did you mean 'multi-way'\?\); choose one of"):
         Objective.named("multiway")
-    with pytest.raises(UserError, match=r"unknown key 'temprature' \(did you mean 'temperature'\?\), allowed are anchors"):
+    with pytest.raises(
+        UserError, match=r"unknown key 'temprature' \(did you mean 'temperature'\?\), allowed are anchors"
+    ):
         Objective.named("multi-way", temprature=1)
     with pytest.raises(UserError, match=r"temperature is 0, must be greater than 0; margin is 3, must be less than or"):
         Objective.named("multi-way", temperature=0, margin=3)

@@ -132,7 +132,9 @@ def test_kill_9_then_again_ends_in_the_same_weights(death, late_death, tiny_xlmr
     assert subprocess.run([sys.executable, "-c", script], capture_output=True).returncode == -signal.SIGKILL
     assert not (tmp_path / "killed").exists()
     settings = TrainingSettings(steps=12, batch_rows=8, dev_rows=12, evaluations=4)
-    with pytest.raises(UserError, match=r"an interrupted training of .*killed used another objective and seed; repeat it"):
+    with pytest.raises(
+        UserError, match=r"an interrupted training of .*killed used another objective and seed; repeat it"
+    ):
         train(gappy_file, tmp_path / "killed", base=tiny_xlmr, objective="multi-way", settings=settings, seed=7)
 
     resumed = train(gappy_file, tmp_path / "killed", base=tiny_xlmr, objective="en-x", settings=settings)
@@ -170,7 +172,9 @@ def test_the_plan_by_hand():
 
 def test_rows_without_english_are_left_out_where_it_is_about_english(gappy_file, caplog):
     corpus = Corpus.open(gappy_file)
-    holed = corpus.rows.with_columns(en=pl.when(pl.col("row_id").is_in(corpus.rows.drop_nulls()["row_id"].head(10))).then(None).otherwise("en"))
+    holed = corpus.rows.with_columns(
+        en=pl.when(pl.col("row_id").is_in(corpus.rows.drop_nulls()["row_id"].head(10))).then(None).otherwise("en")
+    )
     corpus = Corpus(rows=holed, languages=corpus.languages, report={})
     assert len(usable_rows(corpus, Objective())) == 60
     assert len(usable_rows(corpus, Objective.named("en-x"))) == 50
@@ -187,7 +191,11 @@ def test_the_dev_rows_are_the_same_for_every_arm_and_not_trained_on(gappy_file):
 
 def test_a_plain_trainer_in_ten_lines(sample_file, tmp_path, tiny_xlmr):
     """The README's example."""
-    from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, SentenceTransformerTrainingArguments
+    from sentence_transformers import (
+        SentenceTransformer,
+        SentenceTransformerTrainer,
+        SentenceTransformerTrainingArguments,
+    )
 
     model = SentenceTransformer(tiny_xlmr, device="cpu")
     corpus = Corpus.open(sample_file)
@@ -228,7 +236,9 @@ def test_a_peft_adapter_trains_through_the_plain_trainer(sample_file, tmp_path, 
 
 
 def test_mistakes_of_the_user(sample_file, tmp_path, tiny_xlmr):
-    with pytest.raises(UserError, match=r"cannot load the model 'no/such-model': no such folder.*hf download no/such-model"):
+    with pytest.raises(
+        UserError, match=r"cannot load the model 'no/such-model': no such folder.*hf download no/such-model"
+    ):
         train(sample_file, tmp_path / "x", base="no/such-model")
     with pytest.raises(UserError, match="a static base has nothing to keep; give --teacher"):
         train(sample_file, tmp_path / "x", objective="paper")

@@ -60,7 +60,7 @@ def check(raw: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, Any]]:
         "rows_kept": len(merged),
         "merged_duplicates": len(rows) - len(merged),
         "dropped": {reason: count for reason, count in dropped.items() if count},
-        "cells": dict(cells),
+        "cells": dict(sorted(cells.items())),
         "normalised": normalised,
     }
 

@@ -46,7 +46,8 @@ def text_columns(table: pl.DataFrame, languages: Sequence[str] | None, where: st
             raise UserError(f"{where}: {fault}; mend the file, or name the languages to read (--languages en,de,...)")
     if len(texts) < 2:
         found = f"only {texts[0].name!r}" if texts else "no language"
-        raise UserError(f"{where} has {found} among its columns ({', '.join(columns)}); a corpus needs two languages")
+        names = ", ".join(map(repr, columns))
+        raise UserError(f"{where} has {found} among its columns ({names}); a corpus needs two languages")
     return pl.DataFrame(texts)
 
 

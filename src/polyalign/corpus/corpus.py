@@ -158,7 +158,7 @@ class Corpus:
         """The xxh3-128 hash of the languages, row ids and texts, in whatever order and format they lie on disk."""
         tags = sorted(self.languages)
         framed = [_netstring(pl.col(column)) for column in (ROW_ID, *tags)]
-        digest = xxh3_128("\n".join(tags).encode())
+        digest = xxh3_128("".join(f"{tag}\n" for tag in tags).encode())
         for block in self.rows.sort(ROW_ID).iter_slices(_ROWS_PER_HASH_UPDATE):
             digest.update(block.select(pl.concat_str(framed).str.join().cast(pl.Binary)).item())
         return digest.hexdigest()

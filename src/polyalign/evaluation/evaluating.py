@@ -7,7 +7,7 @@ import logging
 import math
 import shutil
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +44,7 @@ _logger = logging.getLogger(__name__)
 def evaluate(
     encoder: str | Path,
     *,
-    tasks: Sequence[str],
+    tasks: Sequence[str] | Mapping[str, Sequence[str] | None],
     languages: Sequence[str],
     out: Path,
     split: str | None = None,
@@ -62,7 +62,8 @@ def evaluate(
 
     Args:
         encoder: an encoder folder or a sentence-transformers id.
-        tasks: MTEB task names; ``own`` for the own rows.
+        tasks: MTEB task names, ``own`` for the own rows; or a mapping from names to languages of their own, None for
+            ``languages``.
         languages: language tags, or ``["all"]``. English joins bitext tasks as the pivot by itself.
         out: the scores folder.
         split: the split to run; None takes each task's ``test`` split, or its first where it evaluates none.
@@ -154,7 +155,7 @@ def _seen(encoder: str | Path, record: dict[str, Any] | None, seen_languages: Se
 
 
 def _select_tasks(
-    tasks: Sequence[str],
+    tasks: Sequence[str] | Mapping[str, Sequence[str] | None],
     tags: Sequence[str],
     split: str | None,
     mteb_data: Path | None,
@@ -165,9 +166,18 @@ def _select_tasks(
         raise UserError("the task of own rows was asked for without rows; give them with --own-rows")
     if own_rows is None and not official:
         raise UserError("no task was asked for; give MTEB task names, or own rows")
-    selected = load_tasks(official, tags, split, None if mteb_data is None else Path(mteb_data))
+    own_tags = tasks if isinstance(tasks, Mapping) else {}
+    data = None if mteb_data is None else Path(mteb_data)
+    selected = [
+        task
+        for name in dict.fromkeys(official)
+        for task in load_tasks([name], _canonical(own_tags.get(name) or tags), split, data)
+    ]
     if own_rows is not None:
         selected.append(own_rows_task(Corpus.open(own_rows), tags))
+    for task in selected:
+        if task.missing:
+            _logger.warning("task %s has no data for %s", task.name, ", ".join(task.missing))
     return selected
 
 
@@ -269,7 +279,7 @@ def _check(scores: pl.DataFrame, predictions: pl.DataFrame) -> None:
     for task, family, subset, value in scores.filter("main").select("task", "family", "subset", "value").iter_rows():
         recomputed = prepare(family, kept[subset,]).score()
         if not (
-            math.isclose(recomputed, value, rel_tol=0, abs_tol=1e-9) or (recomputed != recomputed and value != value)
+            math.isclose(recomputed, value, rel_tol=0, abs_tol=1e-9) or (math.isnan(recomputed) and math.isnan(value))
         ):
             raise RuntimeError(f"{task} {subset}: MTEB scored {value}, its predictions give {recomputed}")
 
@@ -284,6 +294,6 @@ def _publish(out: Path, manifest: dict[str, Any], folders: Sequence[Path]) -> pl
         (partial / "mteb").mkdir()
         for folder in folders:
             shutil.copyfile(folder / _RESULT, partial / "mteb" / f"{folder.name}.json")
-        total = {name: sum(cost[name] for cost in costs) for name in costs[0]}
+        total = {name: round(sum(cost[name] for cost in costs), 3) for name in costs[0]}
         write_json(partial / MANIFEST, manifest | {"cost": total})
     return scores

@@ -106,23 +106,26 @@ def _bitext(selected: SelectedTask, predictions: Mapping[str, Any]) -> list[pl.D
         if selected.task.parallel_subsets:
             # Every language is a column of the same rows.
             found = predictions["parallel"][selected.split][subset]
-            groups = [str(row) for row in range(len(found))]
+            gold = list(range(len(found)))
+            groups = [str(row) for row in gold]
         else:
             found = predictions[subset][selected.split]["sentence1-sentence2"]
-            groups = _bitext_groups(data, languages.codes)
-        # Only BUCC, which is no datasets.Dataset, states its gold; elsewhere sentence i translates sentence i.
-        gold = [target for _, target in data["gold"]] if isinstance(data, dict) else range(len(found))
+            # Only BUCC, which is no datasets.Dataset, states its gold; elsewhere sentence i translates sentence i.
+            gold = [target for _, target in data["gold"]] if isinstance(data, dict) else list(range(len(found)))
+            groups = _bitext_groups(data, languages.codes, gold)
         predicted = [str(hit["corpus_id"]) for hit in found]
         frames.append(_rows(subset, groups, gold, predicted=predicted, similarity=[hit["score"] for hit in found]))
     return frames
 
 
-def _bitext_groups(data: Any, codes: Sequence[str]) -> list[str]:
+def _bitext_groups(data: Any, codes: Sequence[str], gold: Sequence[int]) -> list[str]:
     """Return the row's id where it has one, else a hash of its English sentence, by which pairs with English meet."""
     if "row_id" in getattr(data, "column_names", ()):
         return list(data["row_id"])
-    pivot = next((column for column, code in enumerate(codes, start=1) if is_english(code)), 1)
-    return [xxhash.xxh3_128_hexdigest(sentence.encode()) for sentence in data[f"sentence{pivot}"]]
+    second_is_english = len(codes) == 2 and is_english(codes[1]) and not is_english(codes[0])
+    sentences = list(data["sentence2" if second_is_english else "sentence1"])
+    positions = gold if second_is_english else range(len(gold))
+    return [xxhash.xxh3_128_hexdigest(sentences[position].encode()) for position in positions]
 
 
 def _sts(selected: SelectedTask, predictions: Mapping[str, Any]) -> list[pl.DataFrame]:

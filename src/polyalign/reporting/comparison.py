@@ -85,7 +85,7 @@ class Headline:
         languages: Languages other than English that take part.
         mean: Mean over tasks of the mean over their subsets, then over seeds.
         difference: Against the control; None for the control itself.
-        relative_gain: 100 * (arm - control) / control; None for the control or a control at 0.
+        relative_gain: 100 * (arm - control) / control; None for the control, or where it is not above 0.
         won: Languages whose difference is clear and positive.
         lost: Languages whose difference is clear and negative.
         worst: The language with the lowest mean and that mean; None without languages.
@@ -238,7 +238,7 @@ class Comparison:
             languages=tuple(one.language for one in languages),
             mean=mine.mean,
             difference=None if arm == against else difference(mine, other),
-            relative_gain=None if arm == against or other.mean == 0 else 100 * (mine.mean / other.mean - 1),
+            relative_gain=None if arm == against or other.mean <= 0 else 100 * (mine.mean / other.mean - 1),
             won=tuple(language for language, sign in signs.items() if sign > 0),
             lost=tuple(language for language, sign in signs.items() if sign < 0),
             worst=(worst.language, worst.mean) if worst else None,
@@ -278,7 +278,7 @@ def _compare_budget(
     runs = [run for arm in arms for run in arm.runs]
     subsets, scorers, left_out = _common(runs)
     resampled = _resample(subsets, scorers, resamples, seed) if subsets else np.empty((len(runs), 0, resamples))
-    undefined: np.ndarray = np.isnan(resampled).any(axis=(0, 2))
+    undefined = np.asarray(np.isnan(resampled).any(axis=(0, 2)))
     left_out += [
         LeftOut(one.task, one.subset, f"its score is undefined on some resamples of its {one.items} items")
         for one, gone in zip(subsets, undefined, strict=True)

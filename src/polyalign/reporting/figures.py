@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -37,6 +37,7 @@ _RC = {
 }
 _WIDTH = 4.9  # inches, so that two stand side by side on a page and one is legible on a phone
 _MOST_NUMBERED = 24  # languages above which a heat map's cells are too small for numbers
+_LONGEST_NAME = 32  # characters of an arm's name in a figure
 _ALWAYS_OPEN = 40  # rows above which the page folds a chart away
 
 
@@ -46,7 +47,8 @@ class Picture:
 
     Attributes:
         name: File name without suffix.
-        caption: What it shows, one or two sentences.
+        title: What it shows, in a few words.
+        caption: How to read it.
         alt: What a reader who cannot see it needs to know.
         svg: The `<svg>` element.
         png: The same as PNG.
@@ -55,6 +57,7 @@ class Picture:
     """
 
     name: str
+    title: str
     caption: str
     alt: str
     svg: str
@@ -87,14 +90,15 @@ def _style(name: str) -> Iterator[None]:
         yield
 
 
-def _picture(figure: Figure, name: str, caption: str, alt: str, *, folded: bool = False) -> Picture:
+def _picture(figure: Figure, name: str, title: str, caption: str, alt: str, *, folded: bool = False) -> Picture:
     svg, png = io.StringIO(), io.BytesIO()
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     figure.savefig(svg, format="svg", metadata=nothing)
+    figure.set_layout_engine("none")  # as laid out, so that both files are the same picture
     figure.savefig(png, format="png", metadata={"Software": None})
     element = svg.getvalue()
     element = re.sub(r"<!--.*?-->", "", element[element.index("<svg") :], flags=re.DOTALL)
-    return Picture(name, caption, alt, element, png.getvalue(), round(figure.get_figwidth() * 96), folded)
+    return Picture(name, title, caption, alt, element, png.getvalue(), round(figure.get_figwidth() * 96), folded)
 
 
 def _figure(width: float, height: float) -> Figure:
@@ -145,7 +149,10 @@ def _heat_maps(comparison: Comparison, task: str, chosen: Sequence[int], prefix:
     partners: dict[str, set[str]] = defaultdict(set)
     for first, second in scores[comparison.control]:
         partners[first].add(second)
-    tags = sorted((tag for tag in partners if len(partners[tag]) > 1), key=lambda tag: (tag != "en", tag))
+    tags = [tag for tag in partners if len(partners[tag]) > 1]
+    if not any(partners[tag] & set(tags) for tag in tags):
+        tags = list(partners)
+    tags.sort(key=lambda tag: (tag != "en", tag))
     skipped = sorted(set(partners) - set(tags))
     grids = {
         arm: np.array([[of_pair.get((first, second), np.nan) for second in tags] for first in tags])
@@ -163,22 +170,22 @@ def _heat_maps(comparison: Comparison, task: str, chosen: Sequence[int], prefix:
             tags,
             (float(low), float(high)),
             f"{prefix}-heatmap-{number}",
-            f"{task}, {arm}",
+            f"{task}\n{_short(arm)}",
+            caption,
             f"Heat map of {task} for arm {arm}: from {pairs[worst]:.1f} ({'-'.join(worst)}) "
             f"to {pairs[best]:.1f} ({'-'.join(best)}).",
-            caption,
         )
 
 
 def _heat_map(
-    grid: np.ndarray, tags: Sequence[str], limits: tuple[float, float], name: str, title: str, alt: str, caption: str
+    grid: np.ndarray, tags: Sequence[str], limits: tuple[float, float], name: str, title: str, caption: str, alt: str
 ) -> Picture:
     numbered = len(tags) <= _MOST_NUMBERED
     side = max(2.6, (0.36 if numbered else 0.16) * len(tags))
     with _style(name):
         import matplotlib as mpl
 
-        figure = _figure(side + 1.2, side + 0.75)
+        figure = _figure(side + 1.2, side + 0.9)
         axes = figure.add_subplot()
         colours = mpl.colormaps["viridis"].with_extremes(bad="#e4e4e4")
         image = axes.imshow(np.ma.masked_invalid(grid), cmap=colours, vmin=limits[0], vmax=limits[1])
@@ -194,7 +201,7 @@ def _heat_map(
             if np.isfinite(value):
                 colour = "white" if value < middle else "black"
                 axes.text(column, row, f"{value:.0f}", ha="center", va="center", color=colour, fontsize=7.5)
-        return _picture(figure, name, caption, alt)
+        return _picture(figure, name, title, caption, alt)
 
 
 def _english_pairs(comparison: Comparison, task: str, chosen: Sequence[int], name: str) -> Picture:
@@ -209,15 +216,15 @@ def _english_pairs(comparison: Comparison, task: str, chosen: Sequence[int], nam
     tags = sorted(by_language, key=lambda tag: (control[tag], tag))
     with _style(name):
         styles = _styles(comparison)
-        figure, (axes,) = _rows_figure([tags], 1)
+        figure, (axes,) = _rows_figure([tags], 1, styles)
         axes.set_title(task, loc="left")
         for arm, (colour, marker) in styles.items():
             axes.plot([scores[arm][tag] for tag in tags], range(len(tags)), marker, color=colour, ms=4.5, alpha=0.85)
         axes.set_xlabel("F1, points")
-        _legend(figure, styles)
         return _picture(
             figure,
             name,
+            f"{task}: score by language",
             f"{task}: F1 of each language's pairs with English, ordered by the control's score.",
             f"Dot chart of {task} by language and arm. The control {comparison.control} ranges from "
             f"{control[tags[0]]:.1f} ({tags[0]}) to {control[tags[-1]]:.1f} ({tags[-1]}).",
@@ -225,10 +232,14 @@ def _english_pairs(comparison: Comparison, task: str, chosen: Sequence[int], nam
         )
 
 
-def _rows_figure(panels: Sequence[Sequence[str]], arms: int) -> tuple[Figure, list[Axes]]:
-    """Return a figure with one panel above the other, a row a language, as high as it needs to be."""
+def _rows_figure(
+    panels: Sequence[Sequence[str]], arms: int, styles: Mapping[str, tuple[str, str]]
+) -> tuple[Figure, list[Axes]]:
+    """Return a figure with a legend and one panel above the other, a row a language, as high as it needs to be."""
     row = 0.17 + 0.06 * (arms - 1)
-    figure = _figure(_WIDTH, sum(0.45 + row * len(tags) for tags in panels) + 0.6)
+    legend = 0.2 * -(-len(styles) // _legend_columns(styles))
+    figure = _figure(_WIDTH, sum(0.45 + row * len(tags) for tags in panels) + 0.4 + legend)
+    _legend(figure, styles)
     axes = figure.subplots(
         len(panels), 1, sharex=True, squeeze=False, height_ratios=[0.3 + row * len(tags) for tags in panels]
     )[:, 0]
@@ -241,12 +252,25 @@ def _rows_figure(panels: Sequence[Sequence[str]], arms: int) -> tuple[Figure, li
     return figure, list(axes)
 
 
+def _short(arm: str) -> str:
+    return arm if len(arm) <= _LONGEST_NAME else arm[: _LONGEST_NAME - 1] + "…"
+
+
+def _legend_columns(styles: Iterable[str]) -> int:
+    names = list(map(_short, styles))
+    return min(4, len(names), 64 // (6 + max(map(len, names))))
+
+
 def _legend(figure: Figure, styles: Mapping[str, tuple[str, str]], line: str = "") -> None:
     from matplotlib.lines import Line2D
 
-    handles = [Line2D([], [], color=colour, marker=marker, ms=4.5, ls=line) for colour, marker in styles.values()]
     figure.legend(
-        handles, list(styles), loc="outside upper left", ncols=min(4, len(styles)), frameon=False, handlelength=1.2
+        [Line2D([], [], color=colour, marker=marker, ms=4.5, ls=line) for colour, marker in styles.values()],
+        list(map(_short, styles)),
+        loc="outside upper left",
+        ncols=_legend_columns(styles),
+        frameon=False,
+        handlelength=1.2,
     )
 
 
@@ -274,18 +298,18 @@ def _change(
     with _style(name):
         styles = {arm: _styles(comparison)[arm] for arm in arms}
         tags = [_by_change(panel, arms[0]) for panel in panels.values()]
-        figure, axes = _rows_figure(tags, len(arms))
+        figure, axes = _rows_figure(tags, len(arms), styles)
         for drawn, rows, (exposure, panel) in zip(axes, tags, panels.items(), strict=True):
             drawn.axvline(0, color="black", lw=0.8)
             drawn.set_title(f"{family}: {exposure_label(family, exposure)}", loc="left")
             for position, arm in enumerate(arms):
                 shift = ((len(arms) - 1) / 2 - position) * 0.5 / len(arms)
                 _dots(drawn, [panel[tag][arm] for tag in rows], shift, *styles[arm])
-        axes[-1].set_xlabel(f"difference to {comparison.control}, points")
-        _legend(figure, styles)
+        axes[-1].set_xlabel(f"difference to {_short(comparison.control)}, points")
         return _picture(
             figure,
             name,
+            f"{family}: change by language",
             f"{family}: each language's difference to {comparison.control} with its 95% interval. "
             "Filled: the interval excludes 0; hollow: it does not.",
             f"Dots with intervals for {family}: of {len(every)} differences to {comparison.control}, "
@@ -300,11 +324,11 @@ def _by_change(panel: Mapping[str, Mapping[str, Difference]], arm: str) -> list[
 
 
 def _dots(panel: Axes, changes: Sequence[Difference], shift: float, colour: str, marker: str) -> None:
-    for row, change in enumerate(changes):
-        height = row + shift
-        panel.plot([100 * change.low, 100 * change.high], [height, height], color=colour, lw=1.1)
-        fill = colour if change.sign else "white"
-        panel.plot(100 * change.value, height, marker, color=colour, mfc=fill, ms=4.5)
+    heights = np.arange(len(changes)) + shift
+    panel.hlines(heights, [100 * one.low for one in changes], [100 * one.high for one in changes], color=colour, lw=1.1)
+    values, clear = np.array([100 * one.value for one in changes]), np.array([one.sign != 0 for one in changes])
+    for chosen, fill in ((clear, colour), (~clear, "white")):
+        panel.plot(values[chosen], heights[chosen], marker, color=colour, mfc=fill, ms=4.5)
 
 
 def _curves(comparison: Comparison, name: str) -> Iterator[Picture]:
@@ -337,9 +361,11 @@ def _curves(comparison: Comparison, name: str) -> Iterator[Picture]:
         yield _picture(
             figure,
             name,
+            "Training curves",
             f"{words.capitalize()} against texts encoded, one line a seed. Losses of different objectives are not "
             "comparable with each other.",
-            f"Curves of {words} against the number of texts encoded.",
+            f"Curves of {words} against the number of texts encoded. Last {wanted[drawn[-1]]}: "
+            f"{', '.join(f'{arm} {points[-1][1]:.3g}' for arm, points in curves[drawn[-1]])}.",
         )
 
 

@@ -229,7 +229,7 @@ def _source_row(one: Scores) -> tuple[Cell, ...]:
         one.manifest.get("model"),
         _short(one.manifest.get("encoder_fingerprint")),
         {"hub": "Hugging Face Hub", "local": "local copy"}.get(one.manifest.get("data_source", "")),
-        one.manifest.get("split"),
+        one.manifest.get("split") or "default",
         f"{corpus.get('name')}, {corpus.get('rows', 0):,} rows, {_short(corpus.get('fingerprint'))}" if corpus else "",
         ", ".join(encoder.get("languages") or ()),
     )
@@ -297,7 +297,7 @@ def seeds_note(comparison: Comparison) -> str:
 def verdict(comparison: Comparison, headlines: Sequence[Headline], english: Sequence[Headline]) -> list[str]:
     """Say in plain words what the numbers show: each arm against the control, then the trained arms and the base."""
     sentences = []
-    for arm in comparison.challengers or [BASE]:
+    for arm in comparison.challengers:
         changes = {(one.family, one.exposure): one.difference for one in headlines if one.arm == arm and one.difference}
         parts = [
             f"better on {_listed(changes, 1)}",

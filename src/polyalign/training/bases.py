@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 STATIC = "static"
+MIN_MERGE_FREQUENCY = 5
+"""Subwords rarer than this are left in pieces: whole rare words would have embeddings that nothing has trained."""
 _E5 = re.compile(r"(^|[/_-])e5-(small|base|large)")
 
 
@@ -75,7 +77,9 @@ def static_base(corpus: Corpus, settings: StaticSettings, *, seed: int) -> Sente
             pre_tokenizers.Split(Regex(r"[^\p{L}\p{M}\p{N}▁]"), "isolated"),
         ]
     )
-    trainer = trainers.BpeTrainer(vocab_size=settings.vocabulary, special_tokens=["[UNK]"], show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=settings.vocabulary, min_frequency=MIN_MERGE_FREQUENCY, special_tokens=["[UNK]"], show_progress=False
+    )
     texts = (text for language in corpus.languages for text in corpus.rows[language].drop_nulls())
     tokenizer.train_from_iterator(texts, trainer)
     generator = torch.Generator().manual_seed(seed)

@@ -38,9 +38,7 @@ def to_dataset(corpus: Corpus) -> Dataset:
 
     row_ids, languages, texts = [], [], []
     for row_id, *cells in corpus.rows.select("row_id", *corpus.languages).iter_rows():
-        present = [
-            (language, text) for language, text in zip(corpus.languages, cells, strict=True) if text is not None
-        ]
+        present = [(language, text) for language, text in zip(corpus.languages, cells, strict=True) if text is not None]
         row_ids.append(row_id)
         languages.append([language for language, _ in present])
         texts.append([text for _, text in present])

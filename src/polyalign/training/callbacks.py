@@ -113,9 +113,7 @@ class Progress(TrainerCallback):
         self._first, self._start = state.global_step, time.perf_counter()
         self._bar.start()
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Move the bar."""
         self._bar.update(self._task, completed=state.global_step, note=self._note(state.global_step))
 

@@ -25,7 +25,9 @@ def model_card(record: dict[str, Any], scores: Sequence[tuple[str, str, float]] 
     if base != "static":
         front["base_model"] = base
     corpus, cost, best = record["corpus"], record["cost"], record["best"]
-    objective = ", ".join(f"{name} {value}" for name, value in record["objective"].items() if value not in (None, False))
+    objective = ", ".join(
+        f"{name} {value}" for name, value in record["objective"].items() if value not in (None, False)
+    )
     texts = ", ".join(f"{language} {count:,}" for language, count in corpus["texts"].items())
     lines = [
         "---",

@@ -68,7 +68,9 @@ class TrainingSettings(Settings):
     @model_validator(mode="after")
     def _one_budget(self) -> Self:
         if len(self._given_budgets()) > 1:
-            raise ValueError(f"{' and '.join(self._given_budgets())} are given; a budget is one of epochs, steps and texts")
+            raise ValueError(
+                f"{' and '.join(self._given_budgets())} are given; a budget is one of epochs, steps and texts"
+            )
         return self
 
     @property

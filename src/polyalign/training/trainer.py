@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """What a training will cost, known before it starts.
@@ -205,7 +204,9 @@ def train(
     }
     work = _work_folder(out, request, force=force)
     plan = make_plan(train_rows, objective, settings.batch_rows, seed=seed, **settings.budget)
-    log.info("%d steps, %d texts to encode, %d anchor-positive pairs", plan.steps, plan.texts_per_step.sum(), plan.pairs)
+    log.info(
+        "%d steps, %d texts to encode, %d anchor-positive pairs", plan.steps, plan.texts_per_step.sum(), plan.pairs
+    )
 
     loss = _loss(model, objective, train_rows, base=base, teacher=teacher, trust_remote_code=trust_remote_code)
     trainer, seconds = _fit(model, loss, train_rows, dev_rows, plan, objective, settings, seed, work)
@@ -283,10 +284,14 @@ def _loss(
 ) -> MultiwayLoss:
     if objective.keep == "none":
         if teacher is not None:
-            raise UserError("a teacher is given, but the objective has no keep term; set keep, or leave the teacher out")
+            raise UserError(
+                "a teacher is given, but the objective has no keep term; set keep, or leave the teacher out"
+            )
         return MultiwayLoss(model, objective)
     if teacher is None and base == STATIC:
-        raise UserError(f"keep {objective.keep!r} needs a teacher, and a static base has nothing to keep; give --teacher")
+        raise UserError(
+            f"keep {objective.keep!r} needs a teacher, and a static base has nothing to keep; give --teacher"
+        )
     frozen = load_encoder(teacher, trust_remote_code=trust_remote_code) if teacher else model
     if objective.keep != "soft-labels" and frozen.get_embedding_dimension() != model.get_embedding_dimension():
         raise UserError(

@@ -1,0 +1,126 @@
+"""Results as tables for a terminal."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+import polars as pl
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+PIPED_WIDTH = 140
+"""Columns where the output is no terminal: a file has no width of its own, and a table cut to 80 is of no use."""
+
+
+def show(*parts: str | Table) -> None:
+    """Print to stdout; strings are printed as they are, without markup."""
+    console = Console(width=None if sys.stdout.isatty() else PIPED_WIDTH, highlight=False)
+    for part in parts:
+        console.print(Text(part) if isinstance(part, str) else part)
+
+
+def _table(title: str, columns: Iterable[str], *, numeric: Iterable[str] = ()) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold")
+    right = set(numeric)
+    for column in columns:
+        table.add_column(column, justify="right" if column in right else "left")
+    return table
+
+
+def show_corpus(description: dict[str, Any], where: str) -> None:
+    """Print what `inspect_corpus` returns."""
+    columns = ("Language", "Name", "Texts", "Share", "Mean characters", "Equal to English", "Repeated")
+    table = _table(f"{where}: {description['rows']:,} rows", columns, numeric=columns[2:])
+    for language in description["languages"]:
+        equal, length = language["equal_to_english"], language["mean_characters"]
+        table.add_row(
+            language["language"],
+            language["name"],
+            f"{language['present']:,}",
+            f"{100 * language['share']:.1f}%",
+            f"{length:.1f}" if length is not None else "–",
+            f"{equal:,}" if equal is not None else "–",
+            f"{language['repeated']:,}",
+        )
+    report = description["report"]
+    show(table, f"{description['complete_rows']:,} rows are complete; fingerprint {description['fingerprint']}")
+    read, merged = report.get("rows_read"), report.get("merged_duplicates")
+    if read is not None:
+        show(f"{read:,} rows read, {merged:,} merged with a row of the same English")
+    for kind, counts in (("rows dropped", report.get("dropped", {})), ("cells rejected", report.get("cells", {}))):
+        for reason, count in counts.items():
+            show(f"{count:,} {kind}: {reason}")
+    for row in description["sample"]:
+        show("", *(f"  {tag:8} {text}" for tag, text in row.items() if tag != "row_id" and text is not None))
+
+
+def show_training(record: dict[str, Any], where: str) -> None:
+    """Print what a training cost and where it got."""
+    cost, best = record["cost"], record["best"]
+    reached = f"; bitext accuracy {best['dev_accuracy']:.3f} on the dev rows at step {best['step']:,}" if best else ""
+    show(f"{where}: {cost['steps']:,} steps, {cost['texts_encoded']:,} texts, {cost['seconds']:,.0f} s{reached}")
+
+
+def show_scores(scores: pl.DataFrame, where: str) -> None:
+    """Print the mean main score of each task and exposure, and the weakest subset behind it."""
+    columns = ("Task", "Languages", "Subsets", "Mean", "Lowest")
+    table = _table("Scores", columns, numeric=columns[2:])
+    main = scores.filter("main")
+    for (task, exposure), group in main.group_by("task", "exposure", maintain_order=True):
+        worst = group.sort("value").row(0, named=True)
+        mean = group["value"].mean()
+        assert isinstance(mean, float)
+        lowest = f"{worst['subset']} {100 * worst['value']:.1f}"
+        table.add_row(str(task), str(exposure), f"{len(group)}", f"{100 * mean:.1f}", lowest)
+    show(table, f"Scores: {where}")
+
+
+def show_comparison(result: dict[str, Any]) -> None:
+    """Print the headline table and the verdict of each comparison that `compare` returns."""
+    for comparison in result["comparisons"]:
+        control = comparison["control"]
+        columns = (
+            "Family",
+            "Languages",
+            "Arm",
+            "Mean",
+            f"Difference to {control} [95%]",
+            "Gain",
+            "Won/lost/tied",
+            "Worst",
+        )
+        title = f"Budget: {comparison['budget']}" if comparison["budget"] else "Comparison"
+        table = _table(title, columns, numeric=columns[3:7])
+        for one in comparison["headline"]:
+            table.add_row(one["family"], one["exposure"], one["arm"], f"{100 * one['mean']:.1f}", *_change(one))
+        show(table)
+        if comparison["english"]:
+            show(_english_table(comparison["english"]))
+        show(*comparison["verdict"], "")
+    show(f"Report: {result['report']}")
+
+
+def _english_table(english: list[dict[str, Any]]) -> Table:
+    before = next((one["arm"] for one in english if one["difference"] is None), "")
+    table = _table("English alone", ("Family", "Arm", "Mean", f"Difference to {before} [95%]"), numeric=("Mean",))
+    for one in english:
+        table.add_row(one["family"], one["arm"], f"{100 * one['mean']:.1f}", _interval(one["difference"]))
+    return table
+
+
+def _change(one: dict[str, Any]) -> tuple[str, str, str, str]:
+    worst = f"{one['worst'][0]} {100 * one['worst'][1]:.1f}" if one["worst"] else "–"
+    if one["difference"] is None:
+        return "–", "–", "–", worst
+    gain = f"{one['relative_gain']:+.1f}%" if one["relative_gain"] is not None else "–"
+    tied = len(one["languages"]) - len(one["won"]) - len(one["lost"])
+    return _interval(one["difference"]), gain, f"{len(one['won'])}/{len(one['lost'])}/{tied}", worst
+
+
+def _interval(difference: dict[str, Any] | None) -> str:
+    if difference is None:
+        return "–"
+    return f"{100 * difference['value']:+.1f} [{100 * difference['low']:+.1f}, {100 * difference['high']:+.1f}]"
