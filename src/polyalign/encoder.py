@@ -103,7 +103,8 @@ def default_prompt(model: SentenceTransformer) -> str | None:
     """Return the prefix that ``model.encode`` puts before every text by itself, such as E5's ``"query: "``."""
     if model.default_prompt_name is None:
         return None
-    return model.prompts.get(model.default_prompt_name)
+    prompts: dict[str, str] = model.prompts
+    return prompts.get(model.default_prompt_name)
 
 
 class CachedEncoder:
@@ -115,7 +116,6 @@ class CachedEncoder:
 
     Attributes:
         texts_asked: texts passed to `encode` so far.
-        texts_encoded: distinct ones among them, those that cost a computation.
     """
 
     def __init__(self, model: SentenceTransformer, *, batch_size: int = 64) -> None:
@@ -127,6 +127,7 @@ class CachedEncoder:
 
     @property
     def texts_encoded(self) -> int:
+        """Distinct (prompt, text) pairs encoded so far."""
         return len(self._position)
 
     def encode(self, texts: Sequence[str], *, prompt: str | None = None) -> np.ndarray:

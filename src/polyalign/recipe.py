@@ -41,6 +41,7 @@ class Arm(Settings):
 
     @property
     def full_objective(self) -> Objective:
+        """The preset with this arm's changes."""
         return Objective.named(self.objective, **self.change)
 
 
@@ -151,6 +152,7 @@ class Recipe(Settings):
 
     @property
     def trained_arms(self) -> list[Arm]:
+        """The arms without the untouched base; the first is the reference of the budgets."""
         return [arm for arm in self.arms if isinstance(arm, Arm)]
 
     def settings_of(self, arm: Arm) -> TrainingSettings:

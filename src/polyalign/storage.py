@@ -1,8 +1,8 @@
 """Outputs that appear whole or not at all, and the fingerprints that tie them together.
 
 Every output of polyalign is a folder whose manifest (``manifest.json``; an encoder's is ``polyalign.json``) is written
-last, inside a temporary folder that is renamed into place. A folder with a manifest is complete; one without is not ours
-to touch.
+last, inside a temporary folder that is renamed into place. A folder with a manifest is complete; one without it is not
+ours to touch.
 """
 
 from __future__ import annotations

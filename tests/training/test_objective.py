@@ -244,7 +244,7 @@ def test_mistakes_are_told_at_once_with_the_nearest_name():
         Objective.named("multi-way", temprature=1)
     with pytest.raises(UserError, match=r"temperature is 0, must be greater than 0; margin is 3, must be less than or"):
         Objective.named("multi-way", temperature=0, margin=3)
-    with pytest.raises(UserError, match="keep is 'l2' and keep_weight 0.0; set both or neither"):
+    with pytest.raises(UserError, match=r"keep is 'l2' and keep_weight 0.0; set both or neither"):
         Objective.named("multi-way", keep="l2")
     with pytest.raises(UserError, match="needs a teacher"):
         MultiwayLoss(torch.nn.Identity(), "paper")

@@ -244,12 +244,12 @@ def test_mistakes_of_the_user(sample_file, tmp_path, tiny_xlmr):
         train(sample_file, tmp_path / "x", objective="paper")
     with pytest.raises(UserError, match="dev_rows is 100 of 120 rows; at most half can be held out"):
         train(sample_file, tmp_path / "x", settings=TrainingSettings(dev_rows=100))
-    with pytest.raises(UserError, match="10 dev rows no two languages share 10|share 10; raise dev_rows"):
+    with pytest.raises(UserError, match=r"of 5 dev rows no two languages share 10; raise dev_rows, or set it to 0"):
         train(sample_file, tmp_path / "x", settings=TrainingSettings(dev_rows=5))
     with pytest.raises(UserError, match="108 training rows are fewer than a batch of 500; lower batch_rows"):
         train(sample_file, tmp_path / "x", settings=TrainingSettings(batch_rows=500))
     with pytest.raises(UserError, match="epochs and texts are given; a budget is one of epochs, steps and texts"):
         TrainingSettings.checked({"epochs": 1, "texts": 5}, "train")
-    with pytest.raises(UserError, match="the loss is nan at step|the grad_norm is nan at step"):
-        settings = TrainingSettings(steps=30, learning_rate=1e30, max_grad_norm=1e30, **QUICK)
+    settings = TrainingSettings(steps=30, learning_rate=1e30, max_grad_norm=1e30, **QUICK)
+    with pytest.raises(UserError, match=r"the (loss|grad_norm) is nan at step \d+; lower the learning rate"):
         train(sample_file, tmp_path / "x", base=tiny_xlmr, settings=settings)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from mteb.types import PromptType
 
 
-class MtebEncoder(AbsEncoder):  # type: ignore[misc]
+class MtebEncoder(AbsEncoder):
     """A `CachedEncoder` behind MTEB's encoder protocol.
 
     Prompts are chosen as MTEB's own sentence-transformers wrapper chooses them: the model's prompt for the task or

@@ -90,7 +90,7 @@ class MultiwayCollator(SentenceTransformerDataCollator):
         objective: Objective | str = "multi-way",
         *,
         seed: int = 0,
-        tokens_per_chunk: int = 4096,
+        tokens_per_chunk: int = 2048,
     ) -> None:
         super().__init__(preprocess_fn=model.preprocess)
         self.objective = Objective.named(objective) if isinstance(objective, str) else objective
@@ -162,7 +162,8 @@ class RowBatches(DefaultBatchSampler):
         yield from batches_of_epoch(len(self.sampler), self.batch_size, seed=self.seed, epoch=self.epoch or 0)
 
     def __len__(self) -> int:
-        return -(-len(self.sampler) // self.batch_size)
+        rows, batch_rows = len(self.sampler), int(self.batch_size)
+        return -(-rows // batch_rows)
 
 
 def batches_of_epoch(rows: int, batch_rows: int, *, seed: int, epoch: int) -> Iterator[list[int]]:

@@ -27,13 +27,10 @@ MARKER = "complete.json"
 
 
 class Checkpoints(TrainerCallback):
-    """Marks each checkpoint as complete, carrying what the Trainer does not keep, and stops at a loss that is no number.
+    """Marks each checkpoint as complete, with what the Trainer does not keep; stops at a loss that is no number.
 
     Args:
         loss: the loss in training; its ``skipped_terms`` are counted over all sessions of a resumed run.
-
-    Attributes:
-        seconds: wall-clock time of the training so far, over all its sessions, evaluations on the dev set included.
     """
 
     def __init__(self, loss: MultiwayLoss) -> None:
@@ -43,6 +40,7 @@ class Checkpoints(TrainerCallback):
 
     @property
     def seconds(self) -> float:
+        """Wall-clock time of the training so far, over all its sessions, evaluations on the dev set included."""
         return self._before + time.perf_counter() - self._start
 
     def on_train_begin(

@@ -56,8 +56,8 @@ def model_card(record: dict[str, Any], scores: Sequence[tuple[str, str, float]] 
     ]
     if best:
         lines.append(
-            f"| Best checkpoint | step {best['step']}: bitext accuracy {best['dev_accuracy']:.3f} between the languages "
-            f"seen, on {corpus['dev_rows']} dev rows |"
+            f"| Best checkpoint | step {best['step']}: bitext accuracy {best['dev_accuracy']:.3f} between the seen "
+            f"languages, on {corpus['dev_rows']} dev rows |"
         )
     if scores:
         lines += ["", "## Scores", "", "| Task | Mean over | Score |", "|---|---|---|"]

@@ -203,7 +203,7 @@ def _soft_label_terms(embeddings: Tensor, language: Tensor, teacher: Tensor, obj
     student = _cosine(embeddings) / objective.temperature
     target = _cosine(teacher) / objective.temperature
     terms = []
-    for code in language.unique():
+    for code in set(language.tolist()):
         anchor = language != code
         if objective.anchors == "english":
             anchor &= language == ENGLISH

@@ -54,6 +54,7 @@ class Plan:
 
     @property
     def steps(self) -> int:
+        """Optimizer steps."""
         return len(self.texts_per_step)
 
 
@@ -295,7 +296,7 @@ def _loss(
     frozen = load_encoder(teacher, trust_remote_code=trust_remote_code) if teacher else model
     if objective.keep != "soft-labels" and frozen.get_embedding_dimension() != model.get_embedding_dimension():
         raise UserError(
-            f"keep {objective.keep!r} compares embeddings of {model.get_embedding_dimension()} dimensions with a teacher's "
+            f"keep {objective.keep!r} compares {model.get_embedding_dimension()} dimensions with a teacher's "
             f"{frozen.get_embedding_dimension()}; use keep soft-labels, or a teacher of the same size"
         )
     return MultiwayLoss(model, objective, teacher=teacher_vectors(frozen, corpus))
@@ -408,7 +409,7 @@ def _arguments(
         lr_scheduler_type="constant_with_warmup" if settings.schedule == "constant" else settings.schedule,
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.max_grad_norm,
-        bf16=settings.bf16,
+        bf16=_has_bf16(model.device) if settings.bf16 == "auto" else settings.bf16,
         use_cpu=model.device.type == "cpu",
         seed=seed,
         batch_sampler=RowBatches,
@@ -422,6 +423,15 @@ def _arguments(
         dataloader_pin_memory=False,
         **chosen_by_dev,
     )
+
+
+def _has_bf16(device: torch.device) -> bool:
+    """Return whether a device has instructions for bfloat16; a CPU without them emulates it."""
+    import torch
+
+    if device.type == "cpu":
+        return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    return bool(torch.cuda.is_bf16_supported()) if device.type == "cuda" else False
 
 
 def _is_static(model: SentenceTransformer) -> bool:

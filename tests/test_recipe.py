@@ -1,0 +1,94 @@
+"""Recipes: the packaged ones are sound, and every problem of a wrong one is told in one line."""
+
+import pytest
+import yaml
+
+from polyalign.errors import UserError
+from polyalign.recipe import load_recipe, packaged_recipes
+
+SMALL = {"corpus": "sample", "base": "static", "arms": ["multi-way"], "evaluation": {"own_rows": "sample"}}
+
+
+def written(tmp_path, values):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(values if isinstance(values, str) else yaml.safe_dump(values))
+    return path
+
+
+@pytest.mark.parametrize("name", packaged_recipes())
+def test_packaged_recipes_are_sound(name):
+    recipe = load_recipe(name, ["corpus=rows.parquet"])
+    assert recipe.trained_arms[0].name == "multi-way"
+    assert recipe.report.control == "en-x"
+    assert recipe.equal == ["rows", "texts"]
+
+
+def test_the_packaged_bases():
+    bases = {name: load_recipe(name, ["corpus=x"]).base for name in packaged_recipes()}
+    assert bases == {
+        "quickstart": "static",
+        "minilm": "sentence-transformers/all-MiniLM-L6-v2",
+        "xlmr": "FacebookAI/xlm-roberta-base",
+        "mbert": "google-bert/bert-base-multilingual-cased",
+        "me5": "intfloat/multilingual-e5-base",
+    }
+    assert load_recipe("me5", ["corpus=x"]).training.prompt == "query: "
+
+
+def test_arms_take_the_training_settings_with_their_own_on_top(tmp_path):
+    arm = {"name": "warm", "change": {"temperature": 0.1}, "settings": {"learning_rate": 0.01}}
+    recipe = load_recipe(written(tmp_path, SMALL | {"arms": [arm, "en-x"], "training": {"steps": 7, "warmup": 0.5}}))
+    warm, en_x = recipe.trained_arms
+    assert warm.full_objective.temperature == 0.1
+    assert (recipe.settings_of(warm).learning_rate, recipe.settings_of(warm).warmup) == (0.01, 0.5)
+    assert recipe.settings_of(en_x).learning_rate is None
+
+
+def test_set_changes_nested_keys(tmp_path):
+    changes = ["training.steps=7", "arms=[multi-way, en-x]", "evaluation.tasks.Tatoeba=[de]", "base=some/model"]
+    recipe = load_recipe(written(tmp_path, SMALL), changes)
+    assert (recipe.training.steps, len(recipe.arms), recipe.base) == (7, 2, "some/model")
+    assert recipe.evaluation.tasks == {"Tatoeba": ["de"]}
+    with pytest.raises(UserError, match=r"--set 'steps' must be KEY=VALUE, such as training\.steps=100"):
+        load_recipe(written(tmp_path, SMALL), ["steps"])
+    with pytest.raises(UserError, match=r"--set 'base\.x=1': base is not a mapping"):
+        load_recipe(written(tmp_path, SMALL), ["base.x=1"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"sedes": [1]}, r"unknown key 'sedes' \(did you mean 'seeds'\?\), allowed are corpus, base"),
+        ({"training": {"stepz": 1}}, r"unknown key 'training\.stepz' \(did you mean 'steps'\?\), allowed are epochs"),
+        ({"languages": ["de", False]}, r"languages\.1 is False, .* \(YAML reads a bare no, yes, on or off"),
+        ({"arms": ["multiway"]}, r"arm 'multiway': unknown objective 'multiway' \(did you mean 'multi-way'\?\)"),
+        ({"arms": ["multi-way", "multi-way"]}, "two arms are called 'multi-way'"),
+        ({"arms": ["base"]}, "no arm trains; add one, such as multi-way; a static base knows nothing before training"),
+        ({"arms": [{"name": "a", "settings": {"epochs": 2}}]}, "arm 'a' sets epochs; the budget stands in training"),
+        ({"arms": [{"name": "a", "change": {"margin": 9}}]}, "arm 'a': objective: margin is 9, must be less than or"),
+        ({"arms": [{"name": "a/b"}]}, "arms.0.*name is 'a/b'"),
+        ({"report": {"control": "en-x"}}, r"report\.control is 'en-x', must be one of the arms multi-way"),
+        ({"seeds": [1, 1]}, r"seeds \[1, 1\] repeat a seed"),
+        ({"evaluation": {}}, "evaluation: evaluation has neither tasks nor own_rows; name an MTEB task"),
+        ({"training": {"epochs": 1, "steps": 1}}, "training: epochs and steps are given; a budget is one of"),
+        (
+            {"base": None, "seeds": []},
+            r"base is None, must be a valid string; seeds is \[\], List should have at least 1",
+        ),
+    ],
+)
+def test_mistakes_are_told_in_one_line(tmp_path, change, message):
+    with pytest.raises(UserError, match=message) as caught:
+        load_recipe(written(tmp_path, SMALL | change))
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_no_recipe(tmp_path):
+    with pytest.raises(UserError, match=r"no recipe 'nowhere': not a file, nor one of the packaged mbert, me5, minilm"):
+        load_recipe("nowhere")
+    with pytest.raises(UserError, match="is not valid YAML at line 2: "):
+        load_recipe(written(tmp_path, "corpus: x\nbase: [1"))
+    with pytest.raises(UserError, match="it must be a mapping with the keys corpus, base, languages"):
+        load_recipe(written(tmp_path, "- a\n- b\n"))
+    with pytest.raises(UserError, match="corpus is missing; base is missing; arms is missing; evaluation is missing"):
+        load_recipe(written(tmp_path, "seeds: [1]\n"))

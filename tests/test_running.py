@@ -1,0 +1,135 @@
+"""A run from recipe to report: equal budgets, going on after kill -9, refusing another recipe."""
+
+import json
+import signal
+import subprocess
+import sys
+
+import polars as pl
+import pytest
+import yaml
+
+from polyalign.corpus import Corpus
+from polyalign.encoder import read_record
+from polyalign.errors import UserError
+from polyalign.recipe import Recipe
+from polyalign.running import plan_cells, run
+
+
+@pytest.fixture(scope="module")
+def files(sample_rows, tmp_path_factory):
+    """90 rows to train on and 30 held-out ones in two languages fewer."""
+    folder = tmp_path_factory.mktemp("files")
+    sample_rows.head(90).write_ndjson(folder / "rows.jsonl")
+    sample_rows.tail(30).select("en", "de", "ru").write_ndjson(folder / "held.jsonl")
+    return folder
+
+
+def recipe_of(files, **changes):
+    values = {
+        "corpus": str(files / "rows.jsonl"),
+        "base": "static",
+        "languages": ["en", "de", "fr"],
+        "arms": ["multi-way", "en-x"],
+        "equal": ["rows", "texts"],
+        "training": {"epochs": 2, "batch_rows": 16, "dev_rows": 20, "evaluations": 2},
+        "evaluation": {"own_rows": str(files / "held.jsonl"), "languages": ["de", "ru"]},
+        "report": {"resamples": 100},
+    }
+    return Recipe.checked(values | changes, "recipe")
+
+
+def test_budgets_are_equal_as_the_recipe_says(files):
+    """70 training rows of 3 texts: 10 steps and 420 texts; en-x reads 2 texts a row, so 15 steps for as many texts."""
+    corpus = Corpus.open(files / "rows.jsonl").select(["en", "de", "fr"])
+    cells = {cell.name: cell for cell in plan_cells(recipe_of(files), corpus)}
+    assert {name: (cell.steps, cell.texts, cell.budgets) for name, cell in cells.items()} == {
+        "multi-way": (10, 420, ("equal rows", "equal texts")),
+        "en-x-equal-rows": (10, 280, ("equal rows",)),
+        "en-x-equal-texts": (15, 420, ("equal texts",)),
+    }
+
+
+@pytest.fixture(scope="module")
+def whole(files, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    return out, run(recipe_of(files), out)
+
+
+def test_a_run_leaves_everything_where_it_belongs(whole):
+    out, result = whole
+    assert sorted(path.name for path in out.iterdir()) == [
+        "corpus", "encoders", "manifest.json", "recipe.json", "report", "scores",
+    ]  # fmt: skip
+    names = ["en-x-equal-rows-seed0", "en-x-equal-texts-seed0", "multi-way-seed0"]
+    assert sorted(path.name for path in (out / "encoders").iterdir()) == names
+    assert [one["budget"] for one in result["comparisons"]] == ["equal rows", "equal texts"]
+    assert "OwnRowsBitext" in (out / "encoders" / "multi-way-seed0" / "README.md").read_text()
+    assert read_record(out / "encoders" / "en-x-equal-texts-seed0")["cost"]["texts_encoded"] == 420
+    scores = pl.read_parquet(out / "scores" / "multi-way-seed0" / "scores.parquet").filter("main")
+    assert dict(scores.select("subset", "exposure").iter_rows()) == {
+        "de-en": "seen", "ru-en": "unseen", "de-ru": "unseen",
+    }  # fmt: skip
+
+
+def test_a_second_call_redoes_nothing(whole, files):
+    out, result = whole
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*.parquet")}
+    assert run(recipe_of(files), out) == result
+    assert before == {path: path.stat().st_mtime_ns for path in out.rglob("*.parquet")}
+
+
+def test_another_recipe_is_refused_in_the_same_folder(whole, files, tmp_path):
+    out, _ = whole
+    with pytest.raises(UserError, match=r"holds a run of another recipe \(changed: seeds\); choose another --out"):
+        run(recipe_of(files, seeds=[5]), out)
+    (tmp_path / "other").write_text("mine")
+    with pytest.raises(UserError, match="is not empty and holds no run; choose another --out"):
+        run(recipe_of(files), tmp_path)
+
+
+KILLED = """
+import os, sys
+from polyalign import running
+from polyalign.evaluation import evaluating
+from polyalign.training import callbacks
+from polyalign.recipe import load_recipe
+if {where!r} == "training":
+    plain = callbacks.Checkpoints.on_save
+    def on_save(self, *args, **kwargs):
+        plain(self, *args, **kwargs)
+        os.kill(os.getpid(), 9)
+    callbacks.Checkpoints.on_save = on_save
+else:
+    evaluating._tidy = lambda *args: os.kill(os.getpid(), 9)
+running.run(load_recipe({recipe!r}), {out!r})
+"""
+
+
+@pytest.mark.parametrize("where", ["training", "evaluation"])
+def test_kill_9_then_again_gives_the_scores_of_an_undisturbed_run(where, whole, files, tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump(json.loads(recipe_of(files).model_dump_json())))
+    out = tmp_path / "run"
+    script = KILLED.format(where=where, recipe=str(recipe), out=str(out))
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True).returncode == -signal.SIGKILL
+    assert not (out / "manifest.json").exists()
+    result = run(recipe_of(files), out)
+    undisturbed = whole[0]
+    for name in ("multi-way-seed0", "en-x-equal-rows-seed0", "en-x-equal-texts-seed0"):
+        for file in ("scores.parquet", "predictions.parquet"):
+            resumed = pl.read_parquet(out / "scores" / name / file)
+            assert resumed.equals(pl.read_parquet(undisturbed / "scores" / name / file)), (name, file)
+    assert {k: v for k, v in result.items() if k != "report"} == {k: v for k, v in whole[1].items() if k != "report"}
+
+
+def test_the_untouched_base_is_measured_with_its_prompt(files, tmp_path, tiny_xlmr):
+    training = {"steps": 2, "batch_rows": 16, "dev_rows": 20, "evaluations": 1, "prompt": "query: "}
+    recipe = recipe_of(files, base=tiny_xlmr, arms=["multi-way", "base"], equal=["rows"], training=training)
+    result = run(recipe, tmp_path / "run")
+    assert result["comparisons"][0]["arms"] == {"base": [0], "multi-way": [0]}
+    assert result["comparisons"][0]["control"] == "base"
+    config = json.loads((tmp_path / "run/encoders/base/config_sentence_transformers.json").read_text())
+    assert config["prompts"][config["default_prompt_name"]] == "query: "
+    exposures = pl.read_parquet(tmp_path / "run/scores/base/scores.parquet")["exposure"].unique().to_list()
+    assert sorted(exposures) == ["seen", "unseen"], "the base is measured on the languages the arms have seen"
