@@ -3,14 +3,26 @@
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
-COMMAND = [sys.executable, "-m", "polyalign"]
+from polyalign.cli import main
 
 
-def polyalign(*arguments, cwd=None):
-    return subprocess.run([*COMMAND, *map(str, arguments)], capture_output=True, text=True, cwd=cwd)
+@pytest.fixture
+def polyalign(monkeypatch, capfd):
+    """Call the command line in this process: loading torch anew for each call would take most of the time."""
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["polyalign", *map(str, arguments)])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capfd.readouterr()
+        return SimpleNamespace(returncode=ended.value.code or 0, stdout=out, stderr=err)
+
+    return call
 
 
 def test_importing_polyalign_loads_nothing_heavy():
@@ -28,7 +40,7 @@ def rows(tmp_path_factory, sample_rows):
     return folder / "rows.csv"
 
 
-def test_import_inspect_train_evaluate_compare(rows, tmp_path):
+def test_import_inspect_train_evaluate_compare(polyalign, rows, tmp_path):
     done = polyalign("import", rows, "--out", tmp_path / "corpus", "--json")
     assert json.loads(done.stdout)["rows"] == 60
     shown = polyalign("inspect", tmp_path / "corpus", "--rows", 1)
@@ -68,11 +80,21 @@ def test_import_inspect_train_evaluate_compare(rows, tmp_path):
         (["evaluate", "no/model", "--own-rows", "{rows}", "--out", "x"], "cannot load the model 'no/model'"),
     ],
 )
-def test_a_mistake_is_one_line_and_exit_2(arguments, message, rows, tmp_path):
-    done = polyalign(*(argument.format(rows=rows) for argument in arguments), cwd=tmp_path)
+def test_a_mistake_is_one_line_and_exit_2(arguments, message, polyalign, rows, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = polyalign(*(argument.format(rows=rows) for argument in arguments))
     assert done.returncode == 2, done.stderr
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("polyalign: "), done.stderr
     assert message in last
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "x").exists() or not any((tmp_path / "x").iterdir())
+
+
+def test_as_a_module_in_a_process_of_its_own(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "polyalign", "inspect", "nowhere.csv"], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("polyalign: ")
+    assert done.stdout == ""
