@@ -91,6 +91,25 @@ def test_a_mistake_is_one_line_and_exit_2(arguments, message, polyalign, rows, t
     assert not (tmp_path / "x").exists() or not any((tmp_path / "x").iterdir())
 
 
+@pytest.mark.parametrize("arguments", [["train"], ["frobnicate"], ["inspect", "x", "--rows", "many"]])
+def test_a_wrong_call_says_how_to_call(arguments, polyalign):
+    done = polyalign(*arguments)
+    assert done.returncode == 2
+    assert "Usage: " in done.stderr
+
+
+def test_ctrl_c_says_how_to_go_on(rows, polyalign, tmp_path, monkeypatch):
+    monkeypatch.setattr("polyalign.training.trainer.load_base", interrupt)
+    done = polyalign("train", rows, "--out", tmp_path / "x", "--batch-rows", 16, "--dev-rows", 10)
+    assert done.returncode == 130
+    assert done.stderr.endswith("polyalign: interrupted; the same command goes on where it stopped\n")
+    assert not any(tmp_path.iterdir())
+
+
+def interrupt(*arguments, **options):
+    raise KeyboardInterrupt
+
+
 def test_as_a_module_in_a_process_of_its_own(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "polyalign", "inspect", "nowhere.csv"], capture_output=True, text=True, cwd=tmp_path

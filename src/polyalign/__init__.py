@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from polyalign.running import run as run
     from polyalign.training import MultiwayCollator as MultiwayCollator
     from polyalign.training import MultiwayLoss as MultiwayLoss
+    from polyalign.training import to_dataset as to_dataset
     from polyalign.training import train as train
 
 _HOMES = {
@@ -28,6 +29,7 @@ _HOMES = {
     "evaluate": "evaluation",
     "import_corpus": "corpus",
     "run": "running",
+    "to_dataset": "training",
     "train": "training",
 }
 __all__ = sorted(_HOMES)

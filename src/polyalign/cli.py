@@ -27,6 +27,10 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON."
 Trust = Annotated[bool, typer.Option("--trust-remote-code", help="Run code that comes with the model.")]
 
 
+INTERRUPTED = 130
+"""The exit code that typer gives Ctrl-C."""
+
+
 def main() -> None:
     """Run the command line: exit 0 with a whole output, 2 after a user's mistake, 130 after Ctrl-C."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
@@ -39,9 +43,10 @@ def main() -> None:
     except UserError as error:
         sys.stderr.write(f"polyalign: {error}\n")
         sys.exit(2)
-    except KeyboardInterrupt:
-        sys.stderr.write("polyalign: interrupted; the same command goes on where it stopped\n")
-        sys.exit(130)
+    except SystemExit as ended:
+        if ended.code == INTERRUPTED:
+            sys.stderr.write("polyalign: interrupted; the same command goes on where it stopped\n")
+        raise
 
 
 def _codes(languages: str | None) -> list[str] | None:

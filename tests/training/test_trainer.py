@@ -1,6 +1,7 @@
 """Training end to end on tiny encoders: what is written, what it costs, what survives kill -9."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -189,28 +190,23 @@ def test_the_dev_rows_are_the_same_for_every_arm_and_not_trained_on(gappy_file):
     assert split_dev(corpus, TrainingSettings(dev_rows=0)) == (corpus, None)
 
 
-def test_a_plain_trainer_in_ten_lines(sample_file, tmp_path, tiny_xlmr):
-    """The README's example."""
-    from sentence_transformers import (
-        SentenceTransformer,
-        SentenceTransformerTrainer,
-        SentenceTransformerTrainingArguments,
-    )
-
-    model = SentenceTransformer(tiny_xlmr, device="cpu")
-    corpus = Corpus.open(sample_file)
-    before = model.encode(["Guten Morgen."])
-    trainer = SentenceTransformerTrainer(
-        model=model,
-        args=SentenceTransformerTrainingArguments(
-            output_dir=str(tmp_path), per_device_train_batch_size=8, max_steps=3, report_to="none", save_strategy="no"
-        ),
-        train_dataset=to_dataset(corpus),
-        loss=MultiwayLoss(model),
-        data_collator=MultiwayCollator(model, corpus.languages),
-    )
-    trainer.train()
-    assert np.abs(model.encode(["Guten Morgen."]) - before).max() > 1e-5
+def test_the_plain_trainer_of_the_readme(sample_file, tmp_path, tiny_xlmr, monkeypatch):
+    """The README's code as it stands, on a tiny base, our rows and three steps."""
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    (code,) = [block for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "MultiwayCollator" in block]
+    assert len(code.strip().splitlines()) <= 13
+    for readers, tests in (
+        ("sentence-transformers/all-MiniLM-L6-v2", tiny_xlmr),
+        ("rows.csv", str(sample_file)),
+        ("max_steps=300", 'max_steps=3, report_to="none", save_strategy="no", use_cpu=True'),
+    ):
+        assert readers in code
+        code = code.replace(readers, tests)
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(code, names)
+    before = load_encoder(tiny_xlmr, device="cpu").encode(["Guten Morgen."])
+    assert np.abs(names["model"].encode(["Guten Morgen."]) - before).max() > 1e-5
 
 
 def test_a_peft_adapter_trains_through_the_plain_trainer(sample_file, tmp_path, tiny_xlmr):

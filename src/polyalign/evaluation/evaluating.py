@@ -200,6 +200,7 @@ def _run_task(
     encoder: MtebEncoder, selected: SelectedTask, identity: dict[str, Any], seen: Collection[str], folder: Path
 ) -> None:
     """Run one task and publish its scores, predictions and MTEB's result as ``folder``."""
+    _logger.info("task %s: %d subsets", selected.name, len(selected.subsets))
     started, cache = time.monotonic(), encoder.encoder
     asked, encoded = cache.texts_asked, cache.texts_encoded
     load_data(selected)
@@ -216,6 +217,7 @@ def _run_task(
             "texts_asked": cache.texts_asked - asked,
         }
         write_json(partial / MANIFEST, {"cost": cost})
+    _logger.info("task %s: %d texts in %.0f s", selected.name, cost["texts_encoded"], cost["seconds"])
     selected.task.unload_data()
 
 
