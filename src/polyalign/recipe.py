@@ -143,6 +143,8 @@ class Recipe(Settings):
         budgets = sorted({"epochs", "steps", "texts"} & set(arm.settings))
         if budgets:
             problems.append(f"arm {arm.name!r} sets {budgets[0]}; the budget stands in training, equal for all arms")
+        if arm.settings.get("early_stopping", self.training.early_stopping) is not None:
+            problems.append(f"arm {arm.name!r} would stop early, and budgets would differ; set early_stopping to null")
         for check in (lambda: arm.full_objective, lambda: self.settings_of(arm)):
             try:
                 check()

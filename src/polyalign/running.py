@@ -115,13 +115,13 @@ def plan_cells(recipe: Recipe, corpus: Corpus) -> list[Cell]:
         by_steps: dict[int, list[str]] = {}
         plans = {}
         for kind in recipe.equal:
-            target = {"rows": budget.rows, "texts": int(budget.texts_per_step.sum())}[kind]
+            target = {"rows": int(budget.rows.sum()), "texts": int(budget.texts.sum())}[kind]
             plan = budget if arm is reference else _plan(recipe, corpus, arm, {kind: target})
             plans[plan.steps] = plan
             by_steps.setdefault(plan.steps, []).append(f"equal {kind}")
         for steps, budgets in by_steps.items():
             suffix = "" if len(by_steps) == 1 else "-" + budgets[0].replace(" ", "-")
-            texts = int(plans[steps].texts_per_step.sum())
+            texts = int(plans[steps].texts.sum())
             cells.append(Cell(arm=arm, name=arm.name + suffix, steps=steps, texts=texts, budgets=tuple(budgets)))
     return cells
 

@@ -145,6 +145,13 @@ def test_kill_9_then_again_ends_in_the_same_weights(death, late_death, tiny_xlmr
     assert resumed["best"] == undisturbed["best"]
 
 
+def test_early_stopping_records_what_was_done_not_what_was_planned(sample_file, tmp_path):
+    budget = {"epochs": 30, "batch_rows": 40, "dev_rows": 40, "evaluations": 60}
+    settings = TrainingSettings(**budget, learning_rate=1e-9, early_stopping=2)
+    cost = train(sample_file, tmp_path / "out", settings=settings)["cost"]
+    assert (cost["steps"], cost["rows_seen"], cost["texts_encoded"], cost["pairs"]) == (3, 120, 120 * 7, 120 * 42)
+
+
 def test_interrupted_checkpoints_do_not_count(tmp_path):
     for step, files in ((5, ["complete.json"]), (10, ["complete.json"]), (15, ["model.safetensors"])):
         (tmp_path / f"checkpoint-{step}").mkdir()
@@ -162,19 +169,21 @@ def test_the_plan_by_hand():
     corpus = Corpus(rows=rows, languages=("en", "de", "fr"), report={})
     plan = make_plan(corpus, Objective(), 2, seed=0, epochs=2)
     assert plan.steps == 6
-    assert (plan.rows, plan.texts_per_step.sum(), plan.pairs) == (10, 2 * 12, 2 * (2 + 6 + 6 + 2 + 2))
-    assert make_plan(corpus, Objective.named("en-x"), 2, seed=0, epochs=1).texts_per_step.sum() == 10
-    assert make_plan(corpus, Objective.named("english-anchor"), 2, seed=0, epochs=1).pairs == 1 + 2 + 2 + 1 + 1
+    assert (plan.rows.sum(), plan.texts.sum(), plan.pairs.sum()) == (10, 2 * 12, 2 * (2 + 6 + 6 + 2 + 2))
+    assert make_plan(corpus, Objective.named("en-x"), 2, seed=0, epochs=1).texts.sum() == 10
+    assert make_plan(corpus, Objective.named("english-anchor"), 2, seed=0, epochs=1).pairs.sum() == 1 + 2 + 2 + 1 + 1
     assert make_plan(corpus, Objective(), 2, seed=0, steps=4).steps == 4
-    assert make_plan(corpus, Objective(), 2, seed=0, rows=7).rows == 7
+    assert make_plan(corpus, Objective(), 2, seed=0, rows=7).rows.sum() == 7
     texts = make_plan(corpus, Objective(), 2, seed=0, texts=12)
-    assert texts.texts_per_step[:-1].sum() < 12 <= texts.texts_per_step.sum()
+    assert texts.texts[:-1].sum() < 12 <= texts.texts.sum()
 
 
 def test_rows_without_english_are_left_out_where_it_is_about_english(gappy_file, caplog):
     corpus = Corpus.open(gappy_file)
     holed = corpus.rows.with_columns(
-        en=pl.when(pl.col("row_id").is_in(corpus.rows.drop_nulls()["row_id"].head(10))).then(None).otherwise("en")
+        en=pl.when(pl.col("row_id").is_in(corpus.rows.drop_nulls()["row_id"].head(10).to_list()))
+        .then(None)
+        .otherwise("en")
     )
     corpus = Corpus(rows=holed, languages=corpus.languages, report={})
     assert len(usable_rows(corpus, Objective())) == 60

@@ -43,19 +43,19 @@ class Plan:
     """What a training will cost, known before it starts.
 
     Attributes:
-        texts_per_step: int64 [steps], texts each optimizer step encodes.
-        pairs: anchor-positive terms over the whole training.
-        rows: rows over the whole training, a row counted each time it is seen.
+        rows: int64 [steps], rows of each optimizer step.
+        texts: int64 [steps], texts it encodes.
+        pairs: int64 [steps], its anchor-positive terms.
     """
 
-    texts_per_step: np.ndarray
-    pairs: int
-    rows: int
+    rows: np.ndarray
+    texts: np.ndarray
+    pairs: np.ndarray
 
     @property
     def steps(self) -> int:
         """Optimizer steps."""
-        return len(self.texts_per_step)
+        return len(self.rows)
 
 
 def usable_rows(corpus: Corpus, objective: Objective) -> Corpus:
@@ -109,17 +109,17 @@ def make_plan(
     texts_of_row = np.minimum(present, objective.languages_per_row or present.max()).astype(np.int64)
     pairs_of_row = texts_of_row * (texts_of_row - 1) if objective.anchors == "all" else texts_of_row - 1
     rows = epochs * len(corpus) if epochs is not None else rows
-    per_step: list[int] = []
-    rows_seen = texts_seen = pairs_seen = epoch = 0
+    per_step: list[tuple[int, int, int]] = []
+    seen = np.zeros(3, dtype=np.int64)
+    epoch = 0
     while True:
         for batch in batches_of_epoch(len(corpus), batch_rows, seed=seed, epoch=epoch):
-            per_step.append(int(texts_of_row[batch].sum()))
-            rows_seen += len(batch)
-            texts_seen += per_step[-1]
-            pairs_seen += int(pairs_of_row[batch].sum())
-            reached = ((steps, len(per_step)), (rows, rows_seen), (texts, texts_seen))
-            if any(budget is not None and seen >= budget for budget, seen in reached):
-                return Plan(texts_per_step=np.array(per_step), pairs=pairs_seen, rows=rows_seen)
+            per_step.append((len(batch), int(texts_of_row[batch].sum()), int(pairs_of_row[batch].sum())))
+            seen += per_step[-1]
+            reached = ((steps, len(per_step)), (rows, seen[0]), (texts, seen[1]))
+            if any(budget is not None and so_far >= budget for budget, so_far in reached):
+                rows_of_step, texts_of_step, pairs_of_step = np.array(per_step).T
+                return Plan(rows=rows_of_step, texts=texts_of_step, pairs=pairs_of_step)
         epoch += 1
 
 
@@ -205,12 +205,11 @@ def train(
     }
     work = _work_folder(out, request, force=force)
     plan = make_plan(train_rows, objective, settings.batch_rows, seed=seed, **settings.budget)
-    log.info(
-        "%d steps, %d texts to encode, %d anchor-positive pairs", plan.steps, plan.texts_per_step.sum(), plan.pairs
-    )
+    log.info("%d steps, %d texts, %d anchor-positive pairs", plan.steps, plan.texts.sum(), plan.pairs.sum())
 
     loss = _loss(model, objective, train_rows, base=base, teacher=teacher, trust_remote_code=trust_remote_code)
     trainer, seconds = _fit(model, loss, train_rows, dev_rows, plan, objective, settings, seed, work)
+    steps = trainer.state.global_step  # fewer than planned where it stopped early
     earlier = read_record(base) or {}
     record = {
         "format": 1,
@@ -228,11 +227,11 @@ def train(
         },
         "budget": settings.budget,
         "cost": {
-            "texts_encoded": int(plan.texts_per_step[: trainer.state.global_step].sum()),
+            "texts_encoded": int(plan.texts[:steps].sum()),
             "seconds": round(seconds, 1),
-            "steps": trainer.state.global_step,
-            "rows_seen": plan.rows,
-            "pairs": plan.pairs,
+            "steps": steps,
+            "rows_seen": int(plan.rows[:steps].sum()),
+            "pairs": int(plan.pairs[:steps].sum()),
             "terms_without_negative": loss.skipped_terms,
         },
         "best": {"step": trainer.state.best_global_step, "dev_accuracy": trainer.state.best_metric}
@@ -343,7 +342,7 @@ def _fit(
     )
     evaluator = BitextAccuracy(dev_rows) if dev_rows else None
     checkpoints = Checkpoints(loss)
-    callbacks: list[Any] = [EpochOfLanguages(collator), checkpoints, Progress(plan.texts_per_step)]
+    callbacks: list[Any] = [EpochOfLanguages(collator), checkpoints, Progress(plan.texts)]
     if settings.early_stopping and evaluator:
         callbacks.append(EarlyStoppingCallback(settings.early_stopping))
     trainer = SentenceTransformerTrainer(
@@ -455,7 +454,7 @@ def last_checkpoint(work: Path) -> Path | None:
 
 def _history(log_history: list[dict[str, Any]], plan: Plan) -> list[dict[str, Any]]:
     """Return the training curve: per logged step the texts encoded so far, and the loss or the dev accuracy."""
-    texts = np.concatenate([[0], plan.texts_per_step.cumsum()])
+    texts = np.concatenate([[0], plan.texts.cumsum()])
     names = {"loss": "loss", "eval_dev_accuracy": "dev_accuracy"}
     curve: list[dict[str, Any]] = []
     for entry in log_history:
