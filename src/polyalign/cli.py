@@ -58,11 +58,12 @@ def _print_json(value: Any) -> None:
 
 
 def _quiet() -> None:
-    """Keep the libraries' own progress bars out of ours."""
+    """Keep the libraries' own bars and remarks out of ours."""
     from datasets.utils.logging import disable_progress_bar
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
     disable_progress_bar()
 
 

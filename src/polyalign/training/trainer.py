@@ -205,7 +205,8 @@ def train(
     }
     work = _work_folder(out, request, force=force)
     plan = make_plan(train_rows, objective, settings.batch_rows, seed=seed, **settings.budget)
-    log.info("%d steps, %d texts, %d anchor-positive pairs", plan.steps, plan.texts.sum(), plan.pairs.sum())
+    texts, pairs = plan.texts.sum(), plan.pairs.sum()
+    log.info("training %s: %d steps, %d texts, %d anchor-positive pairs", out.name, plan.steps, texts, pairs)
 
     loss = _loss(model, objective, train_rows, base=base, teacher=teacher, trust_remote_code=trust_remote_code)
     trainer, seconds = _fit(model, loss, train_rows, dev_rows, plan, objective, settings, seed, work)
