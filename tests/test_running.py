@@ -65,7 +65,8 @@ def test_a_run_leaves_everything_where_it_belongs(whole):
     assert sorted(path.name for path in (out / "encoders").iterdir()) == names
     assert [one["budget"] for one in result["comparisons"]] == ["equal rows", "equal texts"]
     assert "OwnRowsBitext" in (out / "encoders" / "multi-way-seed0" / "README.md").read_text()
-    assert read_record(out / "encoders" / "en-x-equal-texts-seed0")["cost"]["texts_encoded"] == 420
+    record = read_record(out / "encoders" / "en-x-equal-texts-seed0")
+    assert (record["arm"], record["objective_name"], record["cost"]["texts_encoded"]) == ("en-x", "en-x", 420)
     scores = pl.read_parquet(out / "scores" / "multi-way-seed0" / "scores.parquet").filter("main")
     assert dict(scores.select("subset", "exposure").iter_rows()) == {
         "de-en": "seen", "ru-en": "unseen", "de-ru": "unseen",

@@ -62,14 +62,8 @@ def run(recipe: Recipe | str | Path, out: str | Path) -> dict[str, Any]:
     corpus = import_corpus(sources, out / "corpus", languages=recipe.languages)
     cells = plan_cells(recipe, corpus)
     for cell in cells:
-        log.info(
-            "%s: %d steps, %d texts, %d seeds (%s)",
-            cell.name,
-            cell.steps,
-            cell.texts,
-            len(recipe.seeds),
-            ", ".join(cell.budgets),
-        )
+        budgets, seeds = ", ".join(cell.budgets), len(recipe.seeds)
+        log.info("plan: %s, %d steps, %d texts, %d seeds (%s)", cell.name, cell.steps, cell.texts, seeds, budgets)
 
     scores = []
     if BASE_ARM in recipe.arms:
@@ -96,9 +90,8 @@ def run(recipe: Recipe | str | Path, out: str | Path) -> dict[str, Any]:
             scores.append(_evaluate(recipe, corpus, out / "encoders" / name, out / "scores" / name))
             _add_scores_to_card(out / "encoders" / name, scores[-1])
     result = compare(scores, out / "report", control=recipe.report.control, resamples=recipe.report.resamples)
-    write_json(
-        out / MANIFEST, {"format": 1, "kind": "run", "recipe": recipe.model_dump(mode="json"), "versions": versions()}
-    )
+    manifest = {"format": 1, "kind": "run", "recipe": recipe.model_dump(mode="json"), "versions": versions()}
+    write_json(out / MANIFEST, manifest)
     return result
 
 

@@ -72,6 +72,7 @@ def test_plain_sentence_transformers_loads_it_with_nothing_of_ours(static):
 
 
 def test_a_complete_encoder_is_left_alone(static, sample_file, caplog):
+    caplog.set_level("INFO", "polyalign")
     out, record = static
     before = (out / "model.safetensors").stat().st_mtime_ns if (out / "model.safetensors").exists() else None
     assert train(sample_file, out, objective="en-x")["fingerprint"] == record["fingerprint"]

@@ -14,7 +14,7 @@ class StaticSettings(Settings):
 
     Attributes:
         dimensions: of the embeddings.
-        vocabulary: the most subwords of its tokenizer.
+        vocabulary: the most subwords of its tokenizer; every character of the corpus is kept, even beyond that.
     """
 
     dimensions: int = Field(256, ge=8)

@@ -26,7 +26,7 @@ from polyalign.storage import (
 )
 from polyalign.training.bases import STATIC, load_base
 from polyalign.training.card import model_card
-from polyalign.training.objective import MultiwayLoss, Objective
+from polyalign.training.objective import PRESETS, MultiwayLoss, Objective
 from polyalign.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
@@ -178,10 +178,10 @@ def train(
     """
     out = Path(out)
     settings = settings or TrainingSettings()
-    name = objective if isinstance(objective, str) else "custom"
     objective = Objective.named(objective) if isinstance(objective, str) else objective
+    name = next((preset for preset, fields in PRESETS.items() if fields == objective), "custom")
     if keep_existing(out, force=force, manifest=RECORD):
-        log.warning("%s is complete and left alone; --force trains it again", out)
+        log.info("%s is complete and left alone", out)
         return read_record(out) or {}
 
     source = corpus if isinstance(corpus, Corpus) else Corpus.open(corpus)
