@@ -12,7 +12,7 @@ import yaml
 from polyalign.corpus import Corpus
 from polyalign.encoder import read_record
 from polyalign.errors import UserError
-from polyalign.recipe import Recipe
+from polyalign.recipe import Recipe, load_recipe
 from polyalign.running import plan_cells, run
 
 
@@ -122,6 +122,30 @@ def test_kill_9_then_again_gives_the_scores_of_an_undisturbed_run(where, whole, 
             resumed = pl.read_parquet(out / "scores" / name / file)
             assert resumed.equals(pl.read_parquet(undisturbed / "scores" / name / file)), (name, file)
     assert {k: v for k, v in result.items() if k != "report"} == {k: v for k, v in whole[1].items() if k != "report"}
+
+
+@pytest.mark.parametrize(
+    ("name", "architecture"),
+    [("xlmr", "tiny_xlmr"), ("mbert", "tiny_bert"), ("me5", "tiny_xlmr"), ("minilm", "tiny_bert")],
+)
+def test_packaged_recipes_run_on_their_architecture(name, architecture, files, tmp_path, request):
+    """The recipe as it stands, but for its size and its tests."""
+    changes = [
+        f"corpus={files / 'rows.jsonl'}",
+        f"base={request.getfixturevalue(architecture)}",
+        "languages=[en, de, fr]",
+        "seeds=[0]",
+        "training={steps: 2, batch_rows: 16, dev_rows: 20, evaluations: 1, bf16: auto, max_seq_length: 32}",
+        f"evaluation={{own_rows: {files / 'held.jsonl'}, languages: [de]}}",
+        "report.resamples=100",
+    ]
+    recipe = load_recipe(name, [*changes, *(["training.prompt='query: '"] if name == "me5" else [])])
+    result = run(recipe, tmp_path / "run")
+    arms = {"base", "multi-way", "en-x", *(["english-anchor"] if name == "minilm" else [])}
+    assert [set(one["arms"]) for one in result["comparisons"]] == [arms, arms]
+    assert {one["control"] for one in result["comparisons"]} == {"en-x"}
+    config = json.loads((tmp_path / "run/encoders/multi-way-seed0/config_sentence_transformers.json").read_text())
+    assert (config["default_prompt_name"] is not None) == (name == "me5")
 
 
 def test_the_untouched_base_is_measured_with_its_prompt(files, tmp_path, tiny_xlmr):

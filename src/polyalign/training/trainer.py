@@ -409,7 +409,7 @@ def _arguments(
         lr_scheduler_type="constant_with_warmup" if settings.schedule == "constant" else settings.schedule,
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.max_grad_norm,
-        bf16=_has_bf16(model.device) if settings.bf16 == "auto" else settings.bf16,
+        bf16=_bf16(settings, model.device),
         use_cpu=model.device.type == "cpu",
         seed=seed,
         batch_sampler=RowBatches,
@@ -425,13 +425,19 @@ def _arguments(
     )
 
 
-def _has_bf16(device: torch.device) -> bool:
-    """Return whether a device has instructions for bfloat16; a CPU without them emulates it."""
+def _bf16(settings: TrainingSettings, device: torch.device) -> bool:
+    """Return whether to compute in bfloat16; a CPU without instructions for it emulates it."""
     import torch
 
     if device.type == "cpu":
-        return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
-    return bool(torch.cuda.is_bf16_supported()) if device.type == "cuda" else False
+        able = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    else:
+        able = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    if settings.bf16 == "auto":
+        return bool(able)
+    if settings.bf16 and not able:
+        log.warning("this device only emulates bfloat16, many times slower than float32; bf16 'auto' would not")
+    return settings.bf16
 
 
 def _is_static(model: SentenceTransformer) -> bool:
