@@ -3,22 +3,20 @@
 import os
 from pathlib import Path
 
+import hypothesis
 import polars as pl
 import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+# Nothing is timed: a busy machine must not fail a test.
+hypothesis.settings.register_profile(
+    "untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow], derandomize=True
+)
+hypothesis.settings.load_profile("untimed")
+
 SAMPLE = Path(__file__).parents[1] / "src" / "polyalign" / "sample"
-DATA = Path(os.environ.get("POLYALIGN_DATA", Path(__file__).parents[2] / "shared" / "data"))
-
-
-def real_data(name: str) -> Path:
-    """Return a file of the real data, or skip the test that asks for it."""
-    path = DATA / name
-    if not path.exists():
-        pytest.skip(f"{name} is not there; set POLYALIGN_DATA to the folder that holds it")
-    return path
 
 
 @pytest.fixture(scope="session")

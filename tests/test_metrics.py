@@ -6,7 +6,7 @@ import warnings
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import spearmanr
 from sklearn.metrics import accuracy_score, f1_score
@@ -67,7 +67,6 @@ def test_wrong_shapes_are_refused():
         prepare("bitext", frame([], []))
 
 
-@settings(deadline=None)
 @given(st.data())
 def test_bitext_equals_sklearn_on_repeated_items(data):
     n = data.draw(st.integers(1, 12))
@@ -79,7 +78,6 @@ def test_bitext_equals_sklearn_on_repeated_items(data):
     assert prepare("bitext", frame(range(n), predicted)).score(weights) == pytest.approx(expected, abs=1e-12)
 
 
-@settings(deadline=None)
 @given(st.data())
 def test_sts_equals_scipy_on_repeated_items(data):
     n = data.draw(st.integers(2, 12))
@@ -95,7 +93,6 @@ def test_sts_equals_scipy_on_repeated_items(data):
     assert actual == pytest.approx(expected, abs=1e-12, nan_ok=True)
 
 
-@settings(deadline=None)
 @given(st.data())
 def test_classification_equals_sklearn_on_repeated_items(data):
     n, experiments = data.draw(st.integers(1, 8)), data.draw(st.integers(1, 4))

@@ -95,7 +95,7 @@ def test_value_and_gradient_equal_the_double_loop(name):
     compare_with_naive(GAPPY, OBJECTIVES[name])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     cells=st.lists(
         st.tuples(st.integers(0, 4), st.integers(0, 3), st.sampled_from("abcdefgh")),
