@@ -77,6 +77,7 @@ def test_import_inspect_train_evaluate_compare(polyalign, rows, tmp_path):
         (["run", "nothing", "--out", "x"], "no recipe 'nothing'"),
         (["run", "xlmr", "--out", "x"], "xlmr: corpus is missing"),
         (["compare", "{rows}", "--out", "x"], "rows.csv"),
+        (["train", "{rows}", "--out", "x", "--base", "{rows}"], "is not a model folder"),
         (["evaluate", "no/model", "--own-rows", "{rows}", "--out", "x"], "cannot load the model 'no/model'"),
     ],
 )

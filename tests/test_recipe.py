@@ -69,6 +69,7 @@ def test_set_changes_nested_keys(tmp_path):
         ({"arms": [{"name": "a", "change": {"margin": 9}}]}, "arm 'a': objective: margin is 9, must be less than or"),
         ({"arms": [{"name": "a/b"}]}, "arms.0.*name is 'a/b'"),
         ({"report": {"control": "en-x"}}, r"report\.control is 'en-x', must be one of the arms multi-way"),
+        ({"seeds": [-1]}, r"seeds\.0 is -1, must be greater than or equal to 0"),
         ({"seeds": [1, 1]}, r"seeds \[1, 1\] repeat a seed"),
         ({"evaluation": {}}, "evaluation: evaluation has neither tasks nor own_rows; name an MTEB task"),
         ({"training": {"epochs": 1, "steps": 1}}, "training: epochs and steps are given; a budget is one of"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import Field, field_validator, model_validator
@@ -107,7 +107,7 @@ class Recipe(Settings):
     arms: list[Arm | Literal["base"]] = Field(min_length=1)
     equal: list[Literal["rows", "texts"]] = Field(["rows"], min_length=1)
     training: TrainingSettings = TrainingSettings()
-    seeds: list[int] = Field([0], min_length=1)
+    seeds: list[Annotated[int, Field(ge=0, lt=2**32)]] = Field([0], min_length=1)
     evaluation: EvaluationSettings
     report: ReportSettings = ReportSettings()
     trust_remote_code: bool = False
