@@ -67,6 +67,15 @@ def test_the_default_prompt_is_applied_and_can_be_left_out(tiny_xlmr):
     assert cached.texts_encoded == 2
 
 
+def test_e5_gets_its_prefix_wherever_it_is_loaded_from(tiny_xlmr, tmp_path):
+    (tmp_path / "multilingual-e5-small").symlink_to(tiny_xlmr)
+    model = load_encoder(tmp_path / "multilingual-e5-small", device="cpu")
+    np.testing.assert_allclose(model.encode(["Brot"]), model.encode(["query: Brot"], prompt=""), atol=1e-6)
+    model.save(str(tmp_path / "elsewhere"))
+    again = load_encoder(tmp_path / "elsewhere", device="cpu")
+    np.testing.assert_allclose(again.encode(["Brot"]), model.encode(["Brot"]), atol=1e-6)
+
+
 def test_what_cannot_be_loaded_says_how_to_get_it(tmp_path):
     with pytest.raises(
         UserError, match=r"'org/model': no such folder.* `hf download org/model --local-dir DIR` and give DIR"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,12 +18,16 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 RECORD = "polyalign.json"
+_E5 = re.compile(r"(^|[/_-])e5-(small|base|large)")
+log = logging.getLogger(__name__)
 
 
 def load_encoder(
     source: str | Path, *, trust_remote_code: bool = False, device: str | None = None, pooling: str = "mean"
 ) -> SentenceTransformer:
     """Load a sentence-transformers folder or Hub id, or any encoder that transformers loads, given pooling.
+
+    E5 models are trained to see a prefix that their folders do not set: those that set no default prompt get it here.
 
     Args:
         source: a folder or a Hub id.
@@ -32,29 +38,30 @@ def load_encoder(
     Raises:
         UserError: when the model is missing, unreachable or not an encoder; the message says how to get it.
     """
-    import logging
-
-    from sentence_transformers import SentenceTransformer
-    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
-
     if Path(source).exists() and not (Path(source).is_dir() and any(Path(source).iterdir())):
         raise UserError(f"{source} is not a model folder; give a sentence-transformers or transformers folder")
     try:
-        if _is_sentence_transformer(str(source)):
-            return SentenceTransformer(str(source), device=device, trust_remote_code=trust_remote_code)
-        logging.getLogger(__name__).info("%s is a bare transformers encoder: adding %s pooling", source, pooling)
-        remote = {"trust_remote_code": trust_remote_code}
-        transformer = Transformer(str(source), model_kwargs=remote, config_kwargs=remote, processor_kwargs=remote)
-        dimension = transformer.get_embedding_dimension()
-        return SentenceTransformer(modules=[transformer, Pooling(dimension, pooling_mode=pooling)], device=device)
+        model = _load(str(source), trust_remote_code=trust_remote_code, device=device, pooling=pooling)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise UserError(_cannot_load(source, error)) from error
+    if _E5.search(str(source).lower()) and model.default_prompt_name is None:
+        log.info("%s is an E5 model: every text is encoded after the prefix 'query: '", source)
+        set_default_prompt(model, "query: ")
+    return model
 
 
-def _is_sentence_transformer(source: str) -> bool:
+def _load(source: str, *, trust_remote_code: bool, device: str | None, pooling: str) -> SentenceTransformer:
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
     from sentence_transformers.util import is_sentence_transformer_model
 
-    return bool(is_sentence_transformer_model(source))
+    if is_sentence_transformer_model(source):
+        return SentenceTransformer(source, device=device, trust_remote_code=trust_remote_code)
+    log.info("%s is a bare transformers encoder: adding %s pooling", source, pooling)
+    remote = {"trust_remote_code": trust_remote_code}
+    transformer = Transformer(source, model_kwargs=remote, config_kwargs=remote, processor_kwargs=remote)
+    pooled = Pooling(transformer.get_embedding_dimension(), pooling_mode=pooling)
+    return SentenceTransformer(modules=[transformer, pooled], device=device)
 
 
 def _cannot_load(source: str | Path, error: Exception) -> str:
@@ -97,6 +104,12 @@ def encoder_fingerprint(model: SentenceTransformer) -> str:
         digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()
+
+
+def set_default_prompt(model: SentenceTransformer, prompt: str) -> None:
+    """Let ``model.encode``, here and wherever the saved model is loaded, put ``prompt`` before every text."""
+    model.prompts["polyalign"] = prompt
+    model.default_prompt_name = "polyalign"
 
 
 def default_prompt(model: SentenceTransformer) -> str | None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import logging
-import re
 from typing import TYPE_CHECKING
 
-from polyalign.encoder import load_encoder
+from polyalign.encoder import load_encoder, set_default_prompt
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -14,12 +12,9 @@ if TYPE_CHECKING:
     from polyalign.corpus import Corpus
     from polyalign.training.settings import StaticSettings, TrainingSettings
 
-log = logging.getLogger(__name__)
-
 STATIC = "static"
 MIN_MERGE_FREQUENCY = 5
 """Subwords rarer than this are left in pieces: whole rare words would have embeddings that nothing has trained."""
-_E5 = re.compile(r"(^|[/_-])e5-(small|base|large)")
 
 
 def load_base(
@@ -41,13 +36,8 @@ def load_base(
         model = static_base(corpus, settings.static, seed=seed)
     else:
         model = load_encoder(base, trust_remote_code=trust_remote_code, pooling=settings.pooling).float()
-    prompt = settings.prompt
-    if prompt is None and _E5.search(base.lower()) and model.default_prompt_name is None:
-        prompt = "query: "
-        log.info("%s is an E5 model: every text is encoded after the prefix %r", base, prompt)
-    if prompt is not None:
-        model.prompts["polyalign"] = prompt
-        model.default_prompt_name = "polyalign"
+    if settings.prompt is not None:
+        set_default_prompt(model, settings.prompt)
     if settings.max_seq_length is not None and base != STATIC:
         model.max_seq_length = settings.max_seq_length
     return model
