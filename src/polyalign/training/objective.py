@@ -268,6 +268,6 @@ class MultiwayLoss(nn.Module):
     def _teacher_of(self, row: Tensor, embeddings: Tensor) -> Tensor:
         assert self._teacher is not None
         keys, vectors = (tensor.to(embeddings.device) for tensor in self._teacher)
-        at = torch.searchsorted(keys, row).clamp(max=len(keys) - 1)
+        at = torch.searchsorted(keys, row.contiguous()).clamp(max=len(keys) - 1)
         found = keys[at] == row
         return vectors[at].to(embeddings.dtype).masked_fill(~found[:, None], torch.nan)
