@@ -30,7 +30,7 @@ class Checkpoints(TrainerCallback):
     """Marks each checkpoint as complete, with what the Trainer does not keep; stops at a loss that is no number.
 
     Args:
-        loss: the loss in training; its ``skipped_terms`` are counted over all sessions of a resumed run.
+        loss: the loss in training; its ``skipped_terms`` are counted over all calls of a resumed run.
     """
 
     def __init__(self, loss: MultiwayLoss) -> None:
@@ -40,7 +40,7 @@ class Checkpoints(TrainerCallback):
 
     @property
     def seconds(self) -> float:
-        """Wall-clock time of the training so far, over all its sessions, evaluations on the dev set included."""
+        """Wall-clock time of the training so far, over all calls that it took, evaluations on the dev set included."""
         return self._before + time.perf_counter() - self._start
 
     def on_train_begin(

@@ -328,7 +328,7 @@ def _fit(
     seed: int,
     work: Path,
 ) -> tuple[SentenceTransformerTrainer, float]:
-    """Train ``model`` in place; return the trainer and the seconds over all its sessions."""
+    """Train ``model`` in place; return the trainer and the seconds over all calls that it took."""
     from sentence_transformers import SentenceTransformerTrainer
     from transformers import EarlyStoppingCallback
     from transformers.trainer_callback import PrinterCallback
