@@ -36,6 +36,7 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("polyalign").setLevel(logging.INFO)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # else every retry is told before our one line
     os.environ.setdefault("TQDM_DISABLE", "1")  # the libraries' bars: one for every subset of every task
     warnings.filterwarnings("ignore", category=UserWarning, module=r"mteb\.")
     try:
