@@ -22,3 +22,29 @@ def nearest_index(queries: np.ndarray, candidates: np.ndarray, *, block: int = 4
     candidates = unit(candidates)
     found = [(unit(queries[start : start + block]) @ candidates.T).argmax(1) for start in range(0, len(queries), block)]
     return np.concatenate(found) if found else np.empty(0, dtype=np.int64)
+
+
+def margins(sources: np.ndarray, targets: np.ndarray, neighbours: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the cosine similarity of row-aligned pairs and its ratio margin (Artetxe and Schwenk 2019, equation 2).
+
+    The margin of a pair is its similarity over the mean of two means: of the source's similarity to its nearest
+    targets, and of the target's to its nearest sources. It is 1 where the pair is as similar as its neighbours are.
+
+    Args:
+        sources: float [n, D].
+        targets: float [n, D]; row i belongs to row i of ``sources``.
+        neighbours: how many of each side; all where there are fewer. The pair itself may be among them.
+
+    Returns:
+        Similarity and margin, float [n]; the margin is null (NaN) where the neighbours' mean is not above 0.
+    """
+    similarity = unit(sources) @ unit(targets).T
+    pairs = similarity.diagonal().copy()
+    count = min(neighbours, len(pairs))
+    means = [
+        np.partition(side, len(pairs) - count, axis=1)[:, len(pairs) - count :].mean(1)
+        for side in (similarity, similarity.T)
+    ]
+    usual = (means[0] + means[1]) / 2
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return pairs, np.where(usual > 0, pairs / usual, np.nan)

@@ -115,17 +115,56 @@ def load_tasks(
     return selected
 
 
-def _official_task(name: str) -> AbsTask:
+def load_evaluation_task(name: str, mteb_data: Path | None = None) -> AbsTask:
+    """Return the official task ``name``, of any type with text, with the data of all its subsets as MTEB loads it.
+
+    Args:
+        name: MTEB task name.
+        mteb_data: folder that holds the task's dataset under its Hub id; None loads it from the Hub.
+
+    Raises:
+        UserError: for a task that is unknown, has no text or is an aggregate, and when its data cannot be loaded.
+    """
+    from mteb.abstasks import AbsTaskRetrieval
+    from mteb.abstasks.aggregated_task import AbsTaskAggregate
+
+    task = _known_task(name, None, "MTEB tasks with text")
+    if isinstance(task, AbsTaskAggregate):
+        parts = ", ".join(part.metadata.name for part in task.metadata.tasks)
+        raise UserError(f"task {name!r} is an aggregate; name its parts instead: {parts}")
+    if "text" not in task.modalities:
+        raise UserError(f"task {name!r} is of {' and '.join(task.modalities)}; allowed: MTEB tasks with text")
+    if mteb_data is not None:
+        _use_local_data(task, mteb_data)
+    try:
+        task.load_data()
+        if isinstance(task, AbsTaskRetrieval):
+            task.convert_v1_dataset_format_to_v2(num_proc=None)
+    except Exception as error:  # the library, a task's own code and the network raise what they like
+        reason = (str(error).splitlines() or [""])[0]
+        raise UserError(
+            f"cannot load the data of task {name!r} ({type(error).__name__}: {reason}); give --mteb-data FOLDER with a "
+            f"copy of the Hub dataset in FOLDER/{type(task).metadata.dataset['path']}, or use a machine with network"
+        ) from error
+    return task
+
+
+def _known_task(name: str, types: Sequence[str] | None, allowed: str) -> AbsTask:
     import mteb
+
+    try:
+        return mteb.get_task(name)
+    except KeyError as error:
+        known = mteb.get_tasks(task_types=types, exclude_superseded=False)
+        close = nearest(name, [task.metadata.name for task in known])
+        raise UserError(f"unknown MTEB task {name!r}{close}; allowed: {allowed}") from error
+
+
+def _official_task(name: str) -> AbsTask:
     from mteb.abstasks import AbsTaskClassification
     from mteb.abstasks.aggregated_task import AbsTaskAggregate
 
-    try:
-        task = mteb.get_task(name)
-    except KeyError as error:
-        known = mteb.get_tasks(task_types=list(FAMILIES), exclude_superseded=False)
-        close = nearest(name, [task.metadata.name for task in known])
-        raise UserError(f"unknown MTEB task {name!r}{close}; allowed: MTEB tasks of type {_families()}") from error
+    task = _known_task(name, list(FAMILIES), f"MTEB tasks of type {_families()}")
     kind = task.metadata.type
     if kind not in FAMILIES or isinstance(task, AbsTaskAggregate):
         raise UserError(f"task {name!r} is of MTEB's type {kind}; allowed: single tasks of type {_families()}")

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
 import polars as pl
-from xxhash import xxh3_128, xxh3_128_hexdigest
+from xxhash import xxh3_128_hexdigest
 
 from polyalign.corpus.checking import ONE_LANGUAGE, check
 from polyalign.corpus.columns import ROW_ID
-from polyalign.corpus.readers import DATASETS, read_texts
+from polyalign.corpus.fingerprint import RowsFingerprint
+from polyalign.corpus.readers import DATASETS, read_source
+from polyalign.corpus.units import Read
 from polyalign.errors import UserError
 from polyalign.languages import canonical
 from polyalign.storage import MANIFEST, keep_existing, new_folder, read_manifest, versions, write_json
@@ -22,10 +24,9 @@ from polyalign.storage import MANIFEST, keep_existing, new_folder, read_manifest
 logger = logging.getLogger(__name__)
 
 KIND = "corpus"
-FORMAT = 1
+FORMAT = 2
 OTHER_PART = "other part of a split"
-_ROWS_PER_FILE = 100_000
-_ROWS_PER_HASH_UPDATE = 65_536
+ROWS_PER_FILE = 100_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +39,8 @@ class Corpus:
         languages: canonical tags in the order of the columns: English first if present, the others as in the source.
         report: how the source's rows became these: ``rows_read`` = ``rows_kept`` + ``merged_duplicates`` + the sum of
             ``dropped`` (rows by reason); ``cells`` (rejected cells of the source, in whatever language, by reason) and
-            ``normalised`` (cells whose Unicode form, line breaks or outer white space were normalised).
+            ``normalised`` (cells whose Unicode form, line breaks or outer white space were normalised); of the source,
+            ``left_out`` and ``changed`` as `polyalign.corpus.units.Read` has them.
 
     Raises:
         UserError: at construction, when the rows are not such a table.
@@ -66,7 +68,7 @@ class Corpus:
         """Open a corpus folder, or read a file or a `datasets` id as one.
 
         Args:
-            source: a corpus folder, or whatever `polyalign.corpus.readers.read_texts` reads.
+            source: a corpus folder, or whatever `polyalign.corpus.readers.read_source` reads.
             languages: codes of the languages to keep, or None for all.
 
         Raises:
@@ -75,7 +77,7 @@ class Corpus:
         if Path(source).is_dir():
             corpus = cls._open_folder(Path(source))
         else:
-            corpus = cls.from_texts(read_texts(source, languages), str(source))
+            corpus = cls.from_read(read_source(source, languages), str(source))
         return corpus if languages is None else corpus.select(languages)
 
     @classmethod
@@ -89,12 +91,19 @@ class Corpus:
         Raises:
             UserError: when no row is left.
         """
-        rows, report = check(texts)
+        return cls.from_read(Read(texts), source)
+
+    @classmethod
+    def from_read(cls, read: Read, source: str) -> Self:
+        """Check what was read as `from_texts` does, and put its counts into the report."""
+        if not read.table.columns:
+            raise UserError(f"{source}: no rows{_reasons(read.left_out)}")
+        rows, report = check(read.table)
         if rows.is_empty():
-            reasons = ", ".join(f"{reason}: {n}" for reason, n in (report["dropped"] | report["cells"]).items())
-            found = f"none of its {len(texts)} rows has text in two languages ({reasons})" if reasons else "no rows"
-            raise UserError(f"{source}: {found}")
-        return cls(rows, tuple(rows.columns[1:]), report)
+            reasons = _reasons(report["dropped"] | report["cells"] | read.left_out)
+            found = f"none of its {len(read.table)} rows has text in two languages" if len(read.table) else "no rows"
+            raise UserError(f"{source}: {found}{reasons}")
+        return cls(rows, tuple(rows.columns[1:]), report | {"left_out": read.left_out, "changed": read.changed})
 
     @classmethod
     def _open_folder(cls, folder: Path) -> Self:
@@ -137,7 +146,7 @@ class Corpus:
             return out
         with new_folder(out) as folder:
             (folder / "rows").mkdir()
-            for number, block in enumerate(self.rows.iter_slices(_ROWS_PER_FILE)):
+            for number, block in enumerate(self.rows.iter_slices(ROWS_PER_FILE)):
                 block.write_parquet(folder / "rows" / f"{number:05d}.parquet")
             manifest = {
                 "kind": KIND,
@@ -155,12 +164,9 @@ class Corpus:
 
     @cached_property
     def fingerprint(self) -> str:
-        """The xxh3-128 hash of the languages, row ids and texts, in whatever order and format they lie on disk."""
-        tags = sorted(self.languages)
-        framed = [_netstring(pl.col(column)) for column in (ROW_ID, *tags)]
-        digest = xxh3_128("".join(f"{tag}\n" for tag in tags).encode())
-        for block in self.rows.sort(ROW_ID).iter_slices(_ROWS_PER_HASH_UPDATE):
-            digest.update(block.select(pl.concat_str(framed).str.join().cast(pl.Binary)).item())
+        """The hash of the languages, row ids and texts, in whatever order and format they lie on disk."""
+        digest = RowsFingerprint(self.languages)
+        digest.update(self.rows)
         return digest.hexdigest()
 
     def select(self, languages: Sequence[str]) -> Self:
@@ -215,6 +221,5 @@ class Corpus:
         return type(self)(rows, languages, {**self.report, "rows_kept": len(rows), "dropped": dropped})
 
 
-def _netstring(texts: pl.Expr) -> pl.Expr:
-    """Frame texts as ``bytes:text`` and nulls as ``-``, so that no two rows of texts join to the same string."""
-    return pl.concat_str(texts.str.len_bytes().cast(pl.String), pl.lit(":"), texts).fill_null("-")
+def _reasons(counts: Mapping[str, int]) -> str:
+    return f" ({', '.join(f'{reason}: {count}' for reason, count in counts.items())})" if counts else ""

@@ -1,5 +1,7 @@
 """Readers of other people's formats: each gives a table of strings, one column a language, cells as they were found.
 
+Translation files (TMX, PO, XLIFF) have readers of their own, which leave out what is no translation, and count it.
+
 A reader judges the file (is it there, whole, UTF-8, of equal widths), `polyalign.corpus.columns` the columns, and
 `polyalign.corpus.checking` the cells and rows.
 """
@@ -10,6 +12,7 @@ import csv
 import io
 import json
 import re
+import sys
 from codecs import BOM_UTF8
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -19,6 +22,11 @@ from typing import Any
 import polars as pl
 
 from polyalign.corpus.columns import text_columns
+from polyalign.corpus.opening import open_binary, plain_path, plain_suffix
+from polyalign.corpus.po import read_po
+from polyalign.corpus.tmx import read_tmx
+from polyalign.corpus.units import Markup, Read
+from polyalign.corpus.xliff import read_xliff
 from polyalign.errors import UserError
 
 DATASETS = "datasets:"
@@ -27,27 +35,38 @@ _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def read_texts(source: str | Path, languages: Sequence[str] | None = None) -> pl.DataFrame:
-    """Read a file or a `datasets` id into one string column per language, named by canonical tag.
+    """Return the table of `read_source`: one string column per language, named by canonical tag."""
+    return read_source(source, languages).table
+
+
+def read_source(source: str | Path, languages: Sequence[str] | None = None, markup: Markup | None = None) -> Read:
+    """Read a file or a `datasets` id.
 
     Args:
-        source: a ``.parquet``, ``.csv``, ``.tsv`` or ``.jsonl`` file whose columns are language codes; an id on the
-            Hugging Face Hub, ``org/name``; or ``datasets:ID_OR_FOLDER[:CONFIG[:SPLIT]]``, by default split "train".
-        languages: see `polyalign.corpus.columns.text_columns`.
+        source: a ``.parquet``, ``.csv``, ``.tsv`` or ``.jsonl`` file whose columns are language codes; a ``.tmx``,
+            ``.po``, ``.pot``, ``.xlf`` or ``.xliff`` file; any of these but Parquet with ``.gz`` or ``.zst`` behind;
+            an id on the Hugging Face Hub, ``org/name``; or ``datasets:ID_OR_FOLDER[:CONFIG[:SPLIT]]``, by default
+            split "train".
+        languages: see `polyalign.corpus.columns.text_columns`, and the readers of translation files.
+        markup: what becomes of inline tags in translation files, "strip" or "keep"; None for what is usual: "strip" for
+            TMX and XLIFF, "keep" for PO.
 
     Raises:
         UserError: when the source is missing, damaged, cut short, of an unknown format or has unfit columns.
     """
     path = Path(source)
     if _is_dataset(str(source)):
-        table = _read_dataset(str(source).removeprefix(DATASETS))
-    elif not path.is_file():
+        return Read(text_columns(_read_dataset(str(source).removeprefix(DATASETS)), languages, str(source)))
+    suffix = plain_suffix(path)
+    if not path.is_file():
         raise UserError(f"no such file: {source}")
-    elif path.suffix.lower() not in FORMATS:
-        allowed = f"{', '.join(FORMATS)}, or all sides of Moses line pairs together, as in x.en x.de"
-        raise UserError(f"{source} has an unknown format; allowed are {allowed}")
-    else:
-        table = FORMATS[path.suffix.lower()](path)
-    return text_columns(table, languages, str(source))
+    if suffix not in FORMATS or (suffix == ".parquet" and plain_path(path) != path):
+        allowed = f"{', '.join(FORMATS)}, all but Parquet also with .gz or .zst behind"
+        moses = "or all sides of Moses line pairs together, as in x.en x.de"
+        raise UserError(f"{source} has an unknown format; allowed are {allowed}, {moses}")
+    if suffix in _TRANSLATION_FILES:
+        return _TRANSLATION_FILES[suffix](path, languages, markup)
+    return Read(text_columns(_TABLES[suffix](path), languages, str(source)))
 
 
 def read_moses(paths: Sequence[Path], languages: Sequence[str] | None = None) -> pl.DataFrame:
@@ -56,9 +75,11 @@ def read_moses(paths: Sequence[Path], languages: Sequence[str] | None = None) ->
     Raises:
         UserError: when the files have unequal numbers of lines, or their suffixes are not different language codes.
     """
-    sides = {path.suffix[1:]: _lines(path) for path in paths}
+    sides = {plain_path(path).suffix[1:]: _lines(path) for path in paths}
+    if len(sides) < len(paths):
+        raise UserError(f"line pairs need one file a language, but got {', '.join(map(str, paths))}")
     if len({len(lines) for lines in sides.values()}) > 1:
-        counts = ", ".join(f"{path} has {len(sides[path.suffix[1:]])}" for path in paths)
+        counts = ", ".join(f"{path} has {len(lines)}" for path, lines in zip(paths, sides.values(), strict=True))
         raise UserError(f"line pairs need equal numbers of lines, but {counts}; is a file cut short?")
     return text_columns(pl.DataFrame(sides), languages, " ".join(map(str, paths)))
 
@@ -72,6 +93,7 @@ def _read_parquet(path: Path) -> pl.DataFrame:
 
 def _read_delimited(path: Path, **dialect: Any) -> pl.DataFrame:
     """Read CSV (RFC 4180 quoting) or TSV (no quoting); every row has as many fields as the header."""
+    csv.field_size_limit(sys.maxsize)  # a long text is no fault of the file
     reader = csv.reader(io.StringIO(_text(path), newline=""), strict=True, **dialect)
     rows = []
     first_line = 1  # of the current row: a quoted cell may span lines
@@ -101,7 +123,7 @@ def _record(path: Path, number: int, line: str) -> dict[str, Any]:
     """Return a line's object, or its ``translation`` where it holds one; a blank line is a row without text."""
     try:
         record = json.loads(line) if line.strip() else {}
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}, line {number}: not JSON ({error}); is the file cut short?") from error
     if not isinstance(record, dict):
         raise UserError(f"{path}, line {number}: a {type(record).__name__}, not an object of language codes and texts")
@@ -124,7 +146,7 @@ def _is_dataset(source: str) -> bool:
     """Whether ``source`` names a dataset: by its prefix, or as ``org/name`` where nothing local looks like it."""
     if source.startswith(DATASETS):
         return True
-    local = Path(source).parent.exists() or Path(source).suffix.lower() in FORMATS
+    local = Path(source).parent.exists() or plain_suffix(Path(source)) in FORMATS
     return not local and _HUB_ID.fullmatch(source) is not None
 
 
@@ -145,10 +167,10 @@ def _read_dataset(spec: str) -> pl.DataFrame:
 
 
 def _text(path: Path) -> str:
+    with open_binary(path) as stream:
+        content = stream.read()
     try:
-        return path.read_bytes().removeprefix(BOM_UTF8).decode().replace("\r\n", "\n")
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
+        return content.removeprefix(BOM_UTF8).decode().replace("\r\n", "\n")
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         byte = error.object[error.start]
@@ -167,9 +189,18 @@ def _line_of(error: Exception) -> str:
     return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
-FORMATS: dict[str, Callable[[Path], pl.DataFrame]] = {
+_TABLES: dict[str, Callable[[Path], pl.DataFrame]] = {
     ".parquet": _read_parquet,
     ".csv": _read_delimited,
     ".tsv": partial(_read_delimited, delimiter="\t", quoting=csv.QUOTE_NONE),
     ".jsonl": _read_jsonl,
 }
+_TRANSLATION_FILES: dict[str, Callable[[Path, Sequence[str] | None, Markup | None], Read]] = {
+    ".tmx": read_tmx,
+    ".po": read_po,
+    ".pot": read_po,
+    ".xlf": read_xliff,
+    ".xliff": read_xliff,
+}
+FORMATS = (*_TABLES, *_TRANSLATION_FILES)
+"""Suffixes of the files that `read_source` reads."""
