@@ -1,9 +1,12 @@
-"""Which subsets of official tasks run for which languages. No data is read."""
+"""Which subsets of official tasks run for which languages, and where their data comes from."""
 
+from pathlib import Path
+
+import polars as pl
 import pytest
 
 from polyalign.errors import UserError
-from polyalign.tasks import Subset, load_tasks
+from polyalign.tasks import Subset, load_evaluation_task, load_tasks
 
 
 def only(name, languages, **kwargs):
@@ -73,14 +76,56 @@ def test_unsupported_tasks_are_refused(name, message):
         load_tasks([name], ["en"])
 
 
+@pytest.fixture
+def _datasets_cache(tmp_path, monkeypatch):
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+
+
+@pytest.mark.usefixtures("_datasets_cache")
 def test_local_data_is_set_on_the_instance_alone(tmp_path):
     with pytest.raises(UserError, match=r"not in .*mteb/tatoeba-bitext-mining; copy the Hub dataset"):
         load_tasks(["Tatoeba"], ["de"], mteb_data=tmp_path)
     (tmp_path / "mteb" / "tatoeba-bitext-mining").mkdir(parents=True)
     local = only("Tatoeba", ["de"], mteb_data=tmp_path)
-    assert local.task.metadata.dataset["path"] == str(tmp_path / "mteb" / "tatoeba-bitext-mining")
+    assert Path(local.task.metadata.dataset["path"]).resolve() == tmp_path / "mteb" / "tatoeba-bitext-mining"
     assert local.task.metadata.dataset["revision"]
     assert only("Tatoeba", ["de"]).task.metadata.dataset["path"] == "mteb/tatoeba-bitext-mining"
+
+
+@pytest.mark.usefixtures("_datasets_cache")
+def test_local_data_is_never_that_of_another_folder_or_time(tmp_path):
+    def loaded(root, text):
+        folder = root / "mteb" / "banking77"
+        folder.mkdir(parents=True, exist_ok=True)
+        pl.DataFrame({"text": [text], "label": [0]}).write_parquet(folder / "test.parquet")
+        splits = "[{split: train, path: test.parquet}, {split: test, path: test.parquet}]"
+        (folder / "README.md").write_text(f"---\nconfigs:\n- {{config_name: default, data_files: {splits}}}\n---\n")
+        return load_evaluation_task("Banking77Classification", root).dataset["test"]["text"][0]
+
+    assert [loaded(tmp_path / root, text) for root, text in ("a1", "b2", "a3")] == ["1", "2", "3"]
+
+
+@pytest.mark.usefixtures("_datasets_cache")
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("Scifact", r"^unknown MTEB task 'Scifact' \(did you mean 'SciFact'\?\); allowed: MTEB tasks with text$"),
+        ("CQADupstackRetrieval", r"is an aggregate; name its parts instead: CQADupstackAndroidRetrieval, "),
+        ("CIFAR10", r"^task 'CIFAR10' is of image; allowed: MTEB tasks with text$"),
+        ("SciFact", r"^the data of task 'SciFact' is not in .*mteb/scifact; copy the Hub dataset 'mteb/scifact' there"),
+        (
+            "NTREXBitextMining",
+            r"^cannot load the data of task 'NTREXBitextMining' \(\w+: .*; give --mteb-data FOLDER with",
+        ),
+    ],
+)
+def test_evaluation_data_that_cannot_be_had_is_refused(tmp_path, name, message):
+    (tmp_path / "mteb" / "NTREXBitextMining").mkdir(parents=True)
+    with pytest.raises(UserError, match=message) as caught:
+        load_evaluation_task(name, tmp_path)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -19,12 +19,16 @@ if TYPE_CHECKING:
     from polyalign.training import MultiwayLoss as MultiwayLoss
     from polyalign.training import to_dataset as to_dataset
     from polyalign.training import train as train
+    from polyalign.translation import BuildSettings as BuildSettings
+    from polyalign.translation import build as build
 
 _HOMES = {
+    "BuildSettings": "translation",
     "Corpus": "corpus",
     "MultiwayCollator": "training",
     "MultiwayLoss": "training",
     "UserError": "errors",
+    "build": "translation",
     "compare": "reporting",
     "evaluate": "evaluation",
     "import_corpus": "corpus",

@@ -76,6 +76,61 @@ def quickstart(
     _run("quickstart", out, [], as_json)
 
 
+@app.command()
+def build(
+    out: Annotated[Path, typer.Option(help="The corpus folder to write.")],
+    english: Annotated[
+        list[str] | None, typer.Argument(help="English text: files, folders, a datasets id, or sample.")
+    ] = None,
+    to: Annotated[str | None, typer.Option(help="Comma-separated target languages, as de,es,fr.")] = None,
+    engine: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="[LANG,…=]SPEC; may be repeated. SPEC: ctranslate2:PATH_OR_ID, ctranslate2:opus-mt, transformers:ID, "
+            "openai:MODEL@URL, apertium, memory:FILE."
+        ),
+    ] = None,
+    recipe: Annotated[Path | None, typer.Option(help="YAML file with any of a build's settings.")] = None,
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", help="KEY=VALUE, as verdicts.copied=0.9; may be repeated.")
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="lines or sentences.")] = None,
+    column: Annotated[str | None, typer.Option(help="That holds the English.")] = None,
+    rows: Annotated[int | None, typer.Option(help="Sample so many texts, in equal shares of the sources.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the sample.")] = None,
+    min_languages: Annotated[int | None, typer.Option(help="Good translations that a row needs.")] = None,
+    score: Annotated[str | None, typer.Option(help="An encoder that scores every cell.")] = None,
+    decontaminate: Annotated[str | None, typer.Option(help="Comma-separated MTEB tasks to keep out.")] = None,
+    mteb_data: Annotated[Path | None, typer.Option(help="Folder with the tasks' data, laid out as on the Hub.")] = None,
+    memory: Annotated[Path | None, typer.Option(help="Folder that remembers translations.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Engines of each kind at work, as one a GPU.")] = None,
+    ray: Annotated[str | None, typer.Option(help="Address of a Ray cluster, or local.")] = None,
+    force: Force = False,
+    as_json: AsJson = False,
+) -> None:
+    """Translate English into many languages: a corpus, with a verdict on every cell."""
+    from polyalign.recipe import load_build
+    from polyalign.terminal import show_build
+    from polyalign.translation import build as build_corpus
+
+    given = {
+        "english": english or None,
+        "to": _codes(to),
+        "engines": engine,
+        "min_languages": min_languages,
+        "source.split": split,
+        "source.column": column,
+        "source.rows": rows,
+        "source.seed": seed,
+        "similarity.encoder": score,
+        "decontaminate.tasks": _codes(decontaminate),
+        "decontaminate.mteb_data": str(mteb_data) if mteb_data else None,
+    }
+    settings = load_build(recipe, {key: value for key, value in given.items() if value is not None}, changes or [])
+    manifest = build_corpus(settings, out, memory=memory, workers=workers, ray=ray, force=force)
+    _print_json(manifest) if as_json else show_build(manifest, str(out))
+
+
 @app.command("import")
 def import_(
     files: Annotated[list[str], typer.Argument(help="Parquet, CSV, TSV, JSONL, Moses line pairs, a datasets id.")],
@@ -98,11 +153,12 @@ def inspect(
     rows: Annotated[int, typer.Option(min=0, help="Rows to show.")] = 3,
     as_json: AsJson = False,
 ) -> None:
-    """Count rows, gaps and rejected cells, and show a few rows."""
-    from polyalign.corpus import Corpus, inspect_corpus
+    """Count rows, gaps and rejected cells, and show a few rows; of a built corpus, also cells of each verdict."""
+    from polyalign.corpus import Corpus, inspect_cells, inspect_corpus
     from polyalign.terminal import show_corpus
 
     description = inspect_corpus(Corpus.open(corpus), rows=rows)
+    description["verdicts"] = inspect_cells(Path(corpus), samples=rows)
     _print_json(description) if as_json else show_corpus(description, corpus)
 
 

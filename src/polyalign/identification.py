@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
 import polars as pl
@@ -20,6 +20,7 @@ from polyalign.errors import UserError
 from polyalign.languages import canonical, is_known
 
 _PACKAGE = "py3langid"
+_MISSING = f"language identification needs {_PACKAGE}; pip install 'polyalign[translate]'"
 _SCHEMA = {"language": pl.String, "probability": pl.Float32, "expected_probability": pl.Float32}
 _CHARACTERS = 1000  # the first of a text decide
 _TEXTS_AT_ONCE = 4096
@@ -67,8 +68,10 @@ def identifier_version() -> str:
     Raises:
         UserError: when it is not installed.
     """
-    _model()
-    return f"{_PACKAGE} {version(_PACKAGE)}"
+    try:
+        return f"{_PACKAGE} {version(_PACKAGE)}"
+    except PackageNotFoundError as error:
+        raise UserError(_MISSING) from error
 
 
 @dataclass(frozen=True)
@@ -103,7 +106,7 @@ def _model() -> _Model:
     try:
         from py3langid.langid import MODEL_FILE, LanguageIdentifier  # type: ignore[import-untyped]
     except ImportError as error:
-        raise UserError(f"language identification needs {_PACKAGE}; pip install 'polyalign[translate]'") from error
+        raise UserError(_MISSING) from error
     carried = LanguageIdentifier.from_model_file(MODEL_FILE)
     return _Model(
         following=np.asarray(carried.tk_nextmove).reshape(-1, 256),
@@ -118,13 +121,15 @@ def _model() -> _Model:
 def _encoded(texts: pl.Series) -> list[bytes]:
     """Return the texts as the model was trained to see them: NFC, and no text in capitals alone."""
     start = texts.str.slice(0, _CHARACTERS).str.normalize("NFC").alias("start")
-    capitals = start.str.contains(r"\p{Lu}") & ~start.str.contains(r"\p{Ll}")
+    capitals = start.str.contains(r"\p{Uppercase}") & ~start.str.contains(r"[\p{Lowercase}\p{Lt}]")
     return list(start.zip_with(~capitals, start.str.to_lowercase()).cast(pl.Binary))
 
 
 def _probabilities(model: _Model, texts: list[bytes]) -> NDArray[np.float32]:
     """Return a row a text, longest first, and a column a language; a row sums to 1."""
-    scores: NDArray[np.float32] = _log_counts(model, texts) @ model.weights + model.prior
+    counts = _log_counts(model, texts)
+    scores: NDArray[np.float32] = counts @ model.weights + model.prior
+    scores[np.diff(counts.indptr) == 0] = 0  # where no feature is met all languages are alike
     # Log-posteriors grow with the text: the root of its length keeps their softmax calibrated.
     lengths = np.array([[len(text)] for text in texts], np.float32)
     scores /= np.sqrt(np.maximum(lengths, 1))

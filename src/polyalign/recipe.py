@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -14,6 +14,7 @@ from polyalign.errors import UserError
 from polyalign.settings import Settings
 from polyalign.training.objective import Objective
 from polyalign.training.settings import TrainingSettings
+from polyalign.translation.settings import BuildSettings
 
 BASE_ARM = "base"
 """The arm that is the untouched base."""
@@ -87,7 +88,7 @@ class Recipe(Settings):
     """A run: one corpus, one base, several arms at equal budgets, several seeds, one evaluation, one report.
 
     Attributes:
-        corpus: anything `Corpus.open` takes, several files, or ``sample``.
+        corpus: anything `Corpus.open` takes, several files, or ``sample``; or the settings of a `build`.
         base: ``static``, or a folder or Hub id.
         languages: those to train on; None for all of the corpus.
         arms: names of presets, `Arm`s, or ``base`` for the untouched base. The first one that trains is the reference:
@@ -101,7 +102,7 @@ class Recipe(Settings):
         trust_remote_code: whether code that comes with the base may run.
     """
 
-    corpus: str | list[str]
+    corpus: str | list[str] | BuildSettings
     base: str
     languages: list[str] | None = None
     arms: list[Arm | Literal["base"]] = Field(min_length=1)
@@ -197,6 +198,33 @@ def load_recipe(source: str | Path, changes: Sequence[str] = ()) -> Recipe:
     return Recipe.checked(values, str(source))
 
 
+def load_build(path: Path | None, given: Mapping[str, Any], changes: Sequence[str] = ()) -> BuildSettings:
+    """Return the validated settings of a build.
+
+    Args:
+        path: a YAML file with any of the keys of `BuildSettings`, or None.
+        given: values that go before the file's, by key with dots.
+        changes: see `load_recipe`; they go before both.
+
+    Raises:
+        UserError: one line with every problem.
+    """
+    values: Any = {}
+    if path is not None:
+        if not path.is_file():
+            raise UserError(
+                f"no such file: {path}; give a YAML file with the keys {', '.join(BuildSettings.model_fields)}"
+            )
+        values = _parse(path.read_text(encoding="utf-8"), str(path)) or {}
+    if not isinstance(values, dict):
+        raise UserError(f"{path} must be a mapping with the keys {', '.join(BuildSettings.model_fields)}")
+    for key, value in given.items():
+        _put(values, key, value, key)
+    for change in changes:
+        _apply(values, change)
+    return BuildSettings.checked(values, str(path or "build"))
+
+
 def _parse(text: str, where: str) -> Any:
     try:
         return yaml.safe_load(text)
@@ -212,9 +240,15 @@ def _apply(values: dict[str, Any], change: str) -> None:
     key, equals, value = change.partition("=")
     if not equals or not key:
         raise UserError(f"--set {change!r} must be KEY=VALUE, such as training.steps=100")
+    _put(values, key, _parse(value, f"--set {key}"), f"--set {change!r}")
+
+
+def _put(values: dict[str, Any], key: str, value: Any, where: str) -> None:
     *parents, last = key.split(".")
     for parent in parents:
-        values = values.setdefault(parent, {})
+        if values.get(parent) is None:
+            values[parent] = {}
+        values = values[parent]
         if not isinstance(values, dict):
-            raise UserError(f"--set {change!r}: {parent} is not a mapping")
-    values[last] = _parse(value, f"--set {key}")
+            raise UserError(f"{where}: {parent} is not a mapping")
+    values[last] = value

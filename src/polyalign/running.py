@@ -20,6 +20,7 @@ from polyalign.storage import MANIFEST, fingerprint, new_folder, read_manifest, 
 from polyalign.training.bases import STATIC, load_base
 from polyalign.training.card import model_card
 from polyalign.training.trainer import Plan, make_plan, split_dev, train, usable_rows
+from polyalign.translation import BuildSettings, build
 
 log = logging.getLogger(__name__)
 
@@ -58,8 +59,7 @@ def run(recipe: Recipe | str | Path, out: str | Path) -> dict[str, Any]:
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
     out = Path(out)
     _claim(out, recipe)
-    sources = [_packaged("train") if source == SAMPLE else source for source in _listed(recipe.corpus)]
-    corpus = import_corpus(sources, out / "corpus", languages=recipe.languages)
+    corpus = _corpus(recipe, out / "corpus")
     cells = plan_cells(recipe, corpus)
     for cell in cells:
         budgets, seeds = ", ".join(cell.budgets), len(recipe.seeds)
@@ -145,8 +145,14 @@ def _claim(out: Path, recipe: Recipe) -> None:
         )
 
 
-def _listed(corpus: str | list[str]) -> list[str]:
-    return [corpus] if isinstance(corpus, str) else corpus
+def _corpus(recipe: Recipe, out: Path) -> Corpus:
+    """Import or build the corpus, and return it in the languages of the recipe."""
+    if isinstance(recipe.corpus, BuildSettings):
+        build(recipe.corpus, out)
+        return Corpus.open(out, languages=recipe.languages)
+    sources = [recipe.corpus] if isinstance(recipe.corpus, str) else recipe.corpus
+    packaged = [_packaged("train") if source == SAMPLE else source for source in sources]
+    return import_corpus(packaged, out, languages=recipe.languages)
 
 
 def _packaged(part: str) -> str:

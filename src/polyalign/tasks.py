@@ -7,6 +7,7 @@ whether the data comes from the Hub or from a local folder in the Hub's layout.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 from polyalign import languages as codes_table
 from polyalign.errors import UserError, nearest
 from polyalign.metrics import MAIN_METRICS
+from polyalign.storage import fingerprint
 
 if TYPE_CHECKING:
     from mteb.abstasks import AbsTask
@@ -189,8 +191,25 @@ def _use_local_data(task: AbsTask, mteb_data: Path) -> None:
             "or leave out --mteb-data to load it from the Hub"
         )
     # The metadata belongs to the class: changed in place it would follow every later instance of the task.
-    dataset = {**task.metadata.dataset, "path": str(folder.resolve())}
+    dataset = {**task.metadata.dataset, "path": str(_alias(folder.resolve()))}
     task.metadata = task.metadata.model_copy(update={"dataset": dataset})
+
+
+def _alias(folder: Path) -> Path:
+    """Return a link to a folder of data, named after its place and state.
+
+    The cache of `datasets` tells folders apart by their last name alone: without the link, the data of another
+    ``--mteb-data``, or of the same one before a change, would be used in silence.
+    """
+    from datasets import config
+
+    stats = [(str(file), file.stat()) for file in sorted(folder.rglob("*")) if file.is_file()]
+    state = fingerprint([[file, stat.st_size, stat.st_mtime_ns] for file, stat in stats])
+    alias = Path(config.HF_DATASETS_CACHE) / "polyalign" / f"{folder.name}_{state}"
+    alias.parent.mkdir(parents=True, exist_ok=True)
+    with suppress(FileExistsError):
+        alias.symlink_to(folder)
+    return alias
 
 
 def _select(task: AbsTask, languages: Sequence[str], split: str | None) -> SelectedTask:

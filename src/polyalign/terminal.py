@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from polyalign.languages import name
+
 PIPED_WIDTH = 140
 """Columns where the output is no terminal: a file has no width of its own, and a table cut to 80 is of no use."""
 
@@ -55,6 +57,32 @@ def show_corpus(description: dict[str, Any], where: str) -> None:
             show(f"{count:,} {kind}: {reason}")
     for row in description["sample"]:
         show("", *(f"  {tag:8} {text}" for tag, text in row.items() if tag != "row_id" and text is not None))
+    for one in description.get("verdicts", ()):
+        show("", f"{one['language']}: {one['cells']:,} cells {one['verdict']}")
+        show(*(f"  {sample['english'] or '(row dropped)'}\n  → {sample['text'] or ''}" for sample in one["samples"]))
+
+
+def show_build(manifest: dict[str, Any], where: str) -> None:
+    """Print what `build` made: verdicts by language, and what was left out."""
+    made = manifest["provenance"]
+    columns = ("Language", "Name", "Good", "Share", "Rejected")
+    table = _table(f"{where}: {manifest['rows']:,} rows", columns, numeric=columns[2:4])
+    for language, verdicts in made["verdicts"].items():
+        good, total = verdicts.get("ok", 0), sum(verdicts.values())
+        rejected = ", ".join(f"{reason} {count:,}" for reason, count in verdicts.items() if reason != "ok")
+        table.add_row(language, name(language), f"{good:,}", f"{100 * good / max(1, total):.1f}%", rejected or "–")
+    english = made["english"]
+    show(table, f"{english['lines_read']:,} lines read, {english['kept']:,} English texts kept")
+    for reason, count in english["left_out"].items():
+        show(f"{count:,} English texts left out: {reason}")
+    for reason, count in manifest["report"]["dropped"].items():
+        show(f"{count:,} rows dropped: {reason}")
+    if removed := (made["decontamination"] or {}).get("removed"):
+        show(f"{len(removed):,} rows stand in evaluation data; {where}/manifest.json lists them")
+    licences = sorted({engine["licence"] for engine in made["engines"].values()})
+    cost = made["cost"]
+    show(f"Licences of the engines: {', '.join(licences)}")
+    show(f"{cost['translated']:,} cells translated, the others remembered; {cost['seconds']:,.0f} s")
 
 
 def show_training(record: dict[str, Any], where: str) -> None:

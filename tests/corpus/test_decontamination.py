@@ -142,6 +142,7 @@ def test_sentences_in_lists_are_texts(mteb_data):
     [
         ("A film about en-ha.", (NOLLY, "exact")),
         ("a FILM about “en ha”!", (NOLLY, "exact")),
+        ("A film—about en—ha", (NOLLY, "exact")),
         ("Unused film about en-ha.", (None, None)),
         ("Ａ film\u00a0about e\u00adn\u200b-ha", (NOLLY, "exact")),
         ("A film about", (None, None)),
@@ -314,7 +315,7 @@ def test_hashes_are_equal_where_tokens_and_ngrams_are(bytes_per_slice, texts, wo
     for i in range(len(texts)):
         assert (whole[i] == 0) == (not tokens[i])
         for j in range(i):
-            assert (whole[i] == whole[j]) == (tokens[i] == tokens[j])
+            assert (whole[i] == whole[j]) == ("".join(tokens[i]) == "".join(tokens[j]))
             assert len(ngrams[i] & ngrams[j]) == len(expected[i] & expected[j])
 
 
@@ -330,9 +331,15 @@ def test_an_index_finds_the_first_task_that_has_a_hash(by_task, wanted):
 
 
 def test_case_does_not_matter_in_any_script():
-    for text in ("Straße", "ΐ", "İstanbul", "ﬁn", "ΟΔΥΣΣΕΎΣ", "ǅ", "ԵՒ"):
+    for text in ("Straße", "ΐ", "İstanbul ışıkları", "istanbul IŞIKLARI", "ﬁn", "ΟΔΥΣΣΕΎΣ", "ǅ", "ԵՒ"):
         (hashes,) = decontamination._hashed(pl.Series([text, text.upper(), text.lower(), text.title()]), 8)
         assert set(hashes.texts.tolist()) == {hashes.texts[0]}, text
+
+
+def test_punctuation_that_belongs_to_a_script_does_not_matter():
+    for text in ("ខ្ញុំមានសំនួរមួយ។", "မင်္ဂလာပါ။", "ラーメン・うどん", "สวัสดี๚"):
+        (hashes,) = decontamination._hashed(pl.Series([text, text.translate(str.maketrans("", "", "។။・๚"))]), 8)
+        assert hashes.texts[0] == hashes.texts[1], text
 
 
 def test_planted_tatoeba_sentences_are_found():

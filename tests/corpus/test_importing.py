@@ -1,11 +1,13 @@
 """The verbs: many files to one corpus, and a corpus described."""
 
+import gzip
 import json
 import os
 from pathlib import Path
 
 import polars as pl
 import pytest
+import zstandard
 
 from polyalign.corpus import Corpus, import_corpus, inspect_corpus
 
@@ -27,6 +29,63 @@ def test_files_of_all_kinds_become_one_corpus(write, tmp_path):
     assert Corpus.open(tmp_path / "out").fingerprint == corpus.fingerprint
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
     assert manifest["provenance"] == {"sources": [str(source) for source in sources]}
+
+
+def test_packed_files_are_read_like_others(write, tmp_path, refused):
+    sources = [
+        write("a.csv.gz", gzip.compress(b"en,de\na,A\n")),
+        write("b.tsv.zst", zstandard.compress(b"en\tde\nb\tB\n")),
+        write("c.jsonl.gz", gzip.compress(b'{"en":"c","de":"C"}\n')),
+        write("d.en.gz", gzip.compress(b"d\n")),
+        write("d.de.zst", zstandard.compress(b"D\n")),
+        write("de.po.gz", gzip.compress(b'msgid "e"\nmsgstr "E"\n')),
+    ]
+    corpus = import_corpus(sources, tmp_path / "out")
+    assert corpus.rows.select("en", "de").rows() == [("a", "A"), ("b", "B"), ("c", "C"), ("d", "D"), ("e", "E")]
+    assert "y.parquet.gz has an unknown format" in refused(Corpus.open, write("y.parquet.gz", b""))
+    assert "y.csv.gz is damaged" in refused(Corpus.open, write("y.csv.gz", b"en,de\na,A\n"))
+    twice = [sources[3], write("d.en", "d\n"), sources[4]]
+    assert "line pairs need one file a language" in refused(import_corpus, twice, tmp_path / "other")
+
+
+def test_a_folder_stands_for_its_files(write, tmp_path, caplog, refused):
+    caplog.set_level("INFO")
+    (tmp_path / "in" / "de").mkdir(parents=True)
+    (tmp_path / "in" / "fr" / "LC_MESSAGES").mkdir(parents=True)
+    write("in/x.en", "b\n")
+    write("in/x.pl", "B\n")
+    write("in/README.md", "x")
+    write("in/notes.fr", "x")
+    write("in/de/app.po", 'msgid "a"\nmsgstr "A"\n\n#, fuzzy\nmsgid "b"\nmsgstr "B"\n')
+    write("in/fr/LC_MESSAGES/app.po", 'msgid "a"\nmsgstr "à"\n\nmsgid "<b>b</b>"\nmsgstr ""\n')
+    corpus = import_corpus([tmp_path / "in"], tmp_path / "out")
+    assert corpus.rows.drop("row_id").to_dicts() == [
+        {"en": "a", "de": "A", "fr": "à", "pl": None},
+        {"en": "b", "de": None, "fr": None, "pl": "B"},
+    ]
+    assert corpus.report["left_out"] == {"entry without a translation": 1, "fuzzy entry": 1}
+    assert "in: 2 files of other formats were left alone" in caplog.text
+    (tmp_path / "empty").mkdir()
+    assert "has no manifest.json" in refused(import_corpus, [tmp_path / "empty"], tmp_path / "other")
+
+
+def test_what_files_hold_beside_rows_is_in_the_report(write, tmp_path):
+    tmx = '<tmx><tu><tuv lang="en"><seg>{}</seg></tuv><tuv lang="de"><seg>b</seg></tuv></tu><tu><tuv></tu></tmx>'
+    sources = [
+        write("x.tmx", tmx.format("a &amp; <ph/>b")),
+        write("de.po", 'msgid "*a*"\nmsgstr "b"\n\nmsgid "c"\nmsgstr ""\n'),
+        write("x.csv", "en,de\nd,\n"),
+    ]
+    corpus = import_corpus(sources, tmp_path / "out")
+    report = corpus.report
+    assert report["left_out"] == {"damaged unit: mismatched tag": 1, "entry without a translation": 1}
+    assert report["changed"] == {"texts without their inline tags": 1}
+    assert corpus.rows["en"].to_list() == ["a & b", "*a*"]
+    assert report["rows_read"] == 3
+    assert report["rows_kept"] + report["merged_duplicates"] + sum(report["dropped"].values()) == 3
+    assert inspect_corpus(Corpus.open(tmp_path / "out"))["report"] == report
+    assert import_corpus(sources, tmp_path / "keep", markup="keep").rows["en"].to_list() == ["a &amp; <ph />b", "*a*"]
+    assert import_corpus(sources, tmp_path / "strip", markup="strip").rows["en"].to_list() == ["a & b", "a"]
 
 
 def test_rows_of_a_corpus_folder_keep_their_ids(write, tmp_path):

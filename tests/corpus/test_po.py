@@ -154,10 +154,10 @@ def test_encodings(read, charset):
 
 
 def test_odd_bytes_and_line_breaks_cost_nothing_else(write):
-    content = po(entry("a", "(\xe4)"), entry("b\u2028c", "d\u2028e"), entry("f", "\x0c\x85\r"), entry("h", "i\ufdd8"))
+    content = po(entry("a", "(\xe4)"), entry("b\u2028c", "d\u2028e"), entry("f", "x\x0c\x85\ry"), entry("h", "i\ue000"))
     content = content.replace("\n", "\r\n").encode().replace("\xe4".encode(), b"\xe4")
     corpus = Corpus.open(write("x.po", b"\xef\xbb\xbf" + content))
-    assert corpus.rows.select("en", "de").rows() == [("b\u2028c", "d\u2028e"), ("h", "i\ufdd8")]
+    assert corpus.rows.select("en", "de").rows() == [("b\u2028c", "d\u2028e"), ("h", "i\ue000")]
     assert corpus.report["cells"] == {"invalid utf-8": 1, "control characters": 1}
 
 
@@ -168,8 +168,10 @@ DAMAGED = [
     'msgstr "y"\n',
     'msgid "x"\nmsgstr "a "b" c"\n',
     'msgid "x"\nmsgstr "y"\nmsgstr "z"\n',
-    'msgid "x"\nmsgstr "y"\n\ngarbage\n"z"\n',
-    '<<<<<<< HEAD\nmsgid "x"\nmsgstr "y"\n',
+    'msgid "x"\nmsgstr "y"\ngarbage\n"z"\n',
+    "<<<<<<< HEAD\n",
+    'msgid "x"\n<<<<<<< HEAD\nmsgstr "y"\n',
+    '#: b.c\n\n"y"\n',
     'msgid "x"\nmsgstr[0] "y"\n',
     'msgid "x\\"\nmsgstr "y"\n',
 ]
@@ -228,7 +230,9 @@ def test_catalogues_are_joined_on_the_english(write, tmp_path):
     assert Corpus.open(tmp_path / "out").report == corpus.report
 
 
-STRINGS = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\ufffd"), min_size=1).filter(str.strip)
+STRINGS = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\ufffd\r"), min_size=1).filter(
+    str.strip
+)
 
 
 @settings(max_examples=60)
@@ -236,14 +240,12 @@ STRINGS = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="
 def test_what_polib_writes_is_read_as_it_was(tmp_path_factory, pairs):
     catalogue = polib.POFile()
     catalogue.metadata = {"Language": "de", "Content-Type": "text/plain; charset=utf-8"}
-    # polib does not escape carriage returns, and drops noncharacters like nobody else's.
-    pairs = [tuple("".join(c for c in text if c not in "\r") for text in pair) for pair in pairs]
     for english, translation in pairs:
         catalogue.append(polib.POEntry(msgid=english, msgstr=translation))
     path = tmp_path_factory.mktemp("po") / "x.po"
     path.write_text(str(catalogue), encoding="utf-8", newline="")
     found = read_po(path)
-    assert found.table.rows() == [pair for pair in pairs if all(pair) and pair[1].strip()]
+    assert found.table.rows() == pairs
 
 
 GOOD = [entry(f"text {number}", f"Text {number}") for number in range(4)]
@@ -253,8 +255,8 @@ NOISE = st.lists(
 ).map("".join)
 
 
-@settings(max_examples=300)
-@given(NOISE, st.integers(0, len(GOOD[1]) - 1), st.integers(0, 20))
+@settings(max_examples=200)
+@given(NOISE, st.integers(1, len(GOOD[1]) - 1), st.integers(0, 20))
 def test_damage_in_one_entry_spares_the_others(tmp_path_factory, noise, place, removed):
     damaged = GOOD[1][:place] + noise + GOOD[1][place + removed : -1] + "\n"
     path = tmp_path_factory.mktemp("po") / "x.po"
@@ -282,4 +284,4 @@ def test_the_real_catalogues_give_the_rows_of_the_real_corpus(tmp_path):
         if theirs is not None
     ]
     different = [tag for tag, theirs, ours in cells if theirs != ours]
-    assert (len(expected), len(cells), different) == (1041, 3057, ["es", "es"])
+    assert (len(expected), len(cells), different) == (1042, 3058, ["es", "es"])

@@ -112,8 +112,10 @@ FAULTS = [
     ("x.jsonl", '["a", "b"]\n', "x.jsonl, line 1: a list, not an object"),
     ("x.jsonl", '{"en":"a","de":"b"}\n{"en":"c","de":3}\n', r"'de' \(German\) holds int, not text, in row 2"),
     ("x.jsonl", b'{"en":"a","de":"\xff"}\n', "x.jsonl, line 1: not UTF-8"),
+    ("x.jsonl", '{"\\ud800":"a","de":"b"}\n', r"x.jsonl, line 1: the key '\\ud800' is no language code"),
+    ("x.jsonl", "[" * 9999 + "\n", "x.jsonl, line 1: not JSON"),
     ("x.parquet", "en,de\na,b\n", "x.parquet is not a whole Parquet file"),
-    ("x.xlsx", "", "x.xlsx has an unknown format; allowed are .parquet, .csv, .tsv, .jsonl"),
+    ("x.xlsx", "", "x.xlsx has an unknown format; allowed are .parquet, .csv, .tsv, .jsonl, .tmx, .po, .pot, .xlf"),
     ("x.en", "a\n", "or all sides of Moses line pairs together"),
 ]
 

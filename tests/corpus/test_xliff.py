@@ -165,7 +165,7 @@ NOISE = st.lists(
 ).map("".join)
 
 
-@settings(max_examples=150)
+@settings(max_examples=100)
 @given(NOISE, st.integers(0, 80), st.integers(0, 20))
 def test_damage_in_one_unit_spares_the_others(tmp_path_factory, noise, place, removed):
     good = [pair(f"source {number}", f"target {number}") for number in range(4)]

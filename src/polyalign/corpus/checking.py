@@ -16,10 +16,10 @@ INVALID = "invalid utf-8"
 NO_TEXT = "no text"
 ONE_LANGUAGE = "one language only"
 
-_CONTROL_PATTERN = r"[\p{Cc}--[\n\t]]"
+CONTROL_PATTERN = r"[\p{Cc}--[\n\t]]"
 # U+FFFD is what a decoder leaves where it met invalid bytes. Between quotes or other marks ("``\ufffd``") a text speaks
 # of the character itself; beside a letter, a space, an end of the text or another U+FFFD something was lost.
-_INVALID_PATTERN = r"(^|[^\p{P}\p{S}]|\x{FFFD})\x{FFFD}|\x{FFFD}($|[^\p{P}\p{S}])"
+INVALID_PATTERN = r"(^|[^\p{P}\p{S}]|\x{FFFD})\x{FFFD}|\x{FFFD}($|[^\p{P}\p{S}])"
 
 
 def check(raw: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, Any]]:
@@ -71,9 +71,9 @@ def _judge(raw: pl.Series) -> pl.DataFrame:
     return text.to_frame().with_columns(
         verdict=pl.when(pl.col("text") == "")
         .then(pl.lit(EMPTY))
-        .when(pl.col("text").str.contains(_CONTROL_PATTERN))
+        .when(pl.col("text").str.contains(CONTROL_PATTERN))
         .then(pl.lit(CONTROL))
-        .when(pl.col("text").str.contains(_INVALID_PATTERN))
+        .when(pl.col("text").str.contains(INVALID_PATTERN))
         .then(pl.lit(INVALID))
     )
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 EXACT = "exact"
 OVERLAP = "n-gram overlap"
-NORMALISATION = "NFKC, case folded, without punctuation, apostrophes and format characters, split at white space"
+NORMALISATION = "NFKC, case folded, without punctuation, white space, format and control characters"
 
 _BYTES_PER_SLICE = 4 << 20
 _ROWS_PER_BATCH = 65_536
@@ -52,11 +52,12 @@ _UNITS = {r"\p{Han}": 6, r"\p{Hiragana}\p{Katakana}ー": 4, r"\p{Thai}\p{Lao}\p{
 _WITHOUT_SPACES = "".join(_UNITS)
 # "don't" is one word with either apostrophe or none.
 _DROPPED = r"[\p{Cf}'‘’ʼ]"
-_TOKEN = rf"[{_WITHOUT_SPACES}]\p{{M}}*|[^\p{{P}}\p{{Z}}\p{{C}}\p{{Sk}}\s{_WITHOUT_SPACES}]+"
+_BETWEEN = r"\p{P}\p{Z}\p{C}\p{Sk}\s"
+_TOKEN = rf"[[{_WITHOUT_SPACES}]--[{_BETWEEN}]]\p{{M}}*|[^{_BETWEEN}{_WITHOUT_SPACES}]+"
 
 _BASE = 0x9E3779B97F4A7C15  # odd, so that it has an inverse modulo 2^64
 _INVERSE = pow(_BASE, -1, 1 << 64)
-_WORDLESS = 0  # hash of no token
+_WORDLESS = 0  # stands for the hash of no token
 _NO_HASHES = np.empty(0, dtype=np.uint64)
 
 
@@ -67,7 +68,8 @@ class DecontaminationSettings(Settings):
         tasks: names of MTEB tasks of any type with text. Where several claim a text, the first named is recorded.
         mteb_data: a folder with the tasks' data in the layout of the Hub; None loads them from the Hub.
         ngram_words: length in words, at least 1, of the run that counts as overlap. Half a word is a Chinese character,
-            a third a Japanese kana, a quarter a Thai, Lao, Khmer or Burmese letter.
+            a third a Japanese kana, a quarter a Thai, Lao, Khmer or Burmese letter. An evaluated text that is shorter
+            is found where it stands alone, however short it is, but not inside a longer text.
     """
 
     tasks: list[str] = Field(min_length=1)
@@ -321,23 +323,20 @@ def _hashed(texts: pl.Series, ngram_words: int) -> Iterator[_Hashes]:
 
 
 def _hash(texts: pl.Series, ngram_words: int) -> _Hashes:
-    tokens = _tokens(texts)
-    owners, hashes = tokens["text"].to_numpy(), tokens["hash"].to_numpy()
+    words, tokens = _tokenised(texts)
+    hashes, owners = tokens["hash"].to_numpy(), tokens["text"].to_numpy()
     powers, inverses = (_powers(base, len(hashes)) for base in (_BASE, _INVERSE))
     sums = _running(hashes * powers[:-1])
-
-    def run(start: np.ndarray, end: np.ndarray) -> np.ndarray:
-        """Hash the tokens from ``start`` to before ``end``: sum of hash[start + i] * base^i, modulo 2^64."""
-        hashed: np.ndarray = (sums[end] - sums[start]) * inverses[start]
-        return hashed
-
-    ends = np.cumsum(np.bincount(owners, minlength=len(texts)))
     units = _running(tokens["units"].to_numpy().astype(np.int64))
+    # From each token on, the shortest run that is long enough, if the text holds it.
     starts = np.arange(len(hashes))
-    # From each token on, the shortest run that is long enough.
-    ngram_ends = np.searchsorted(units, units[:-1] + ngram_words * _UNITS_PER_WORD)
-    within = ngram_ends <= ends[owners]
-    return _Hashes(run(np.r_[0, ends[:-1]], ends), run(starts[within], ngram_ends[within]), owners[within])
+    ends = np.searchsorted(units, units[:-1] + ngram_words * _UNITS_PER_WORD)
+    text_ends = np.cumsum(np.bincount(owners, minlength=len(texts)))
+    within = ends <= text_ends[owners]
+    starts, ends = starts[within], ends[within]
+    # The sum of hash[start + i] * base^i, modulo 2^64.
+    ngrams = (sums[ends] - sums[starts]) * inverses[starts]
+    return _Hashes(words.to_numpy(), ngrams, owners[within])
 
 
 def _powers(base: int, count: int) -> np.ndarray:
@@ -352,26 +351,32 @@ def _running(values: np.ndarray) -> np.ndarray:
     return np.concatenate([np.zeros(1, values.dtype), np.cumsum(values)])
 
 
-def _tokens(texts: pl.Series) -> pl.DataFrame:
-    """Return a row per token: ``text`` (index), ``hash`` (uint64) and ``units``, its length in parts of a word."""
+def _tokenised(texts: pl.Series) -> tuple[pl.Series, pl.DataFrame]:
+    """Return a hash of the tokens of each text, and the tokens.
+
+    Returns:
+        uint64 [T], blind to where a text is split; and a row per token: ``text`` (index), ``hash`` (uint64) and
+        ``units`` (length in parts of a word).
+    """
     folded = pl.Series("token", [text and _fold(text) for text in texts], dtype=pl.String)
+    lists = folded.str.replace_all(_DROPPED, "").str.extract_all(_TOKEN)
+    whole = lists.list.join("")
     token = pl.col("token")
     units = pl.lit(_UNITS_PER_WORD)
     for characters, part in _UNITS.items():
         units = pl.when(token.str.contains(f"^[{characters}]")).then(part).otherwise(units)
+    tokens = lists.to_frame().with_row_index("text").explode("token").drop_nulls("token")
     return (
-        folded.str.replace_all(_DROPPED, "")
-        .str.extract_all(_TOKEN)
-        .to_frame()
-        .with_row_index("text")
-        .explode("token")
-        .drop_nulls("token")
-        .select("text", hash=token.hash(), units=units)
+        pl.select(pl.when(whole != "").then(whole.hash()).otherwise(_WORDLESS)).to_series(),
+        tokens.select("text", hash=token.hash(), units=units),
     )
 
 
 def _fold(text: str) -> str:
     if text.isascii():
         return text.lower()
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    # Turkish and Azerbaijani: the capitals of "ı" and "i" are other letters elsewhere.
+    folded = folded.replace("ı", "i").replace("i\u0307", "i")
     # Folding can undo the normal form: the second pass makes "ΐ" and its capital equal.
-    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    return unicodedata.normalize("NFKC", folded)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -18,6 +19,7 @@ from polyalign.corpus.checking import ONE_LANGUAGE
 from polyalign.corpus.columns import ENGLISH, ROW_ID
 from polyalign.corpus.corpus import Corpus
 from polyalign.corpus.lines import BREAKS, MOSES_NAME, escape_line
+from polyalign.corpus.tmx import OUR_TOOL
 from polyalign.errors import UserError, nearest
 from polyalign.languages import name
 from polyalign.storage import MANIFEST, keep_existing, new_folder, read_manifest, versions, write_json, write_text
@@ -79,15 +81,15 @@ def export_corpus(
             f"{out} exists; choose another --out" + ("" if out.is_dir() else ", or replace it with --force")
         )
     selected = corpus if languages is None else corpus.select(languages)
-    left_out = {ONE_LANGUAGE: len(corpus) - len(selected)}
+    before = Counter({ONE_LANGUAGE: len(corpus) - len(selected)})
     manifest = {"kind": to, "languages": selected.languages, "fingerprint": corpus.fingerprint, "versions": versions()}
     if to == "tmx":
-        return manifest | _counts(*_write_tmx(selected, out), left_out)
+        return manifest | _counts(*_write_tmx(selected, out), before)
     with new_folder(out) as folder:
         if to == "moses":
-            manifest |= {"line_breaks": line_breaks} | _counts(*_write_moses(selected, folder, line_breaks), left_out)
+            manifest |= {"line_breaks": line_breaks} | _counts(*_write_moses(selected, folder, line_breaks), before)
         else:
-            manifest |= _counts(*_write_dataset(selected, folder), left_out)
+            manifest |= _counts(*_write_dataset(selected, folder), before)
         write_json(folder / MANIFEST, manifest)
     return manifest
 
@@ -105,14 +107,14 @@ def _existing(out: Path, kind: str, *, force: bool) -> dict[str, Any] | None:
     return manifest if kept else None
 
 
-def _counts(rows: int, left_out: Mapping[str, int], before: Mapping[str, int]) -> dict[str, Any]:
-    found = {reason: count for reason, count in {**before, **left_out}.items() if count}
+def _counts(rows: int, left_out: Counter[str], before: Counter[str]) -> dict[str, Any]:
+    found = dict(before + left_out)  # without zeros
     for reason, count in found.items():
-        logger.warning("%d left out: %s", count, reason)
+        logger.warning("left out of the export: %s (%d)", reason, count)
     return {"rows": rows, "left_out": found}
 
 
-def _write_tmx(corpus: Corpus, out: Path) -> tuple[int, dict[str, int]]:
+def _write_tmx(corpus: Corpus, out: Path) -> tuple[int, Counter[str]]:
     tags = corpus.languages
     texts = corpus.rows.select(tags)
     illegal = pl.all().str.contains(_NOT_XML)
@@ -124,10 +126,10 @@ def _write_tmx(corpus: Corpus, out: Path) -> tuple[int, dict[str, int]]:
     with _new_file(out) as stream:
         stream.write('<?xml version="1.0" encoding="UTF-8"?>\n<tmx version="1.4">\n<header')
         header = {
-            "creationtool": "polyalign",
+            "creationtool": OUR_TOOL,
             "creationtoolversion": version("polyalign"),
             "segtype": "block",
-            "o-tmf": "polyalign",
+            "o-tmf": OUR_TOOL,
             "adminlang": "en",
             "srclang": ENGLISH if ENGLISH in tags else "*all*",
             "datatype": "plaintext",
@@ -141,7 +143,7 @@ def _write_tmx(corpus: Corpus, out: Path) -> tuple[int, dict[str, int]]:
             stream.writelines(f'<tuv xml:lang="{tag}"><seg>{text}</seg></tuv>\n' for tag, text in segments)
             stream.write("</tu>\n")
         stream.write("</body>\n</tmx>\n")
-    return len(rows), {NOT_XML: unfit, ONE_LANGUAGE: len(texts) - len(rows)}
+    return len(rows), Counter({NOT_XML: unfit, ONE_LANGUAGE: len(texts) - len(rows)})
 
 
 @contextmanager
@@ -157,7 +159,7 @@ def _new_file(out: Path) -> Iterator[TextIO]:
         partial.unlink(missing_ok=True)
 
 
-def _write_moses(corpus: Corpus, folder: Path, line_breaks: LineBreaks) -> tuple[int, dict[str, int]]:
+def _write_moses(corpus: Corpus, folder: Path, line_breaks: LineBreaks) -> tuple[int, Counter[str]]:
     rows = corpus.rows.drop_nulls()
     if rows.is_empty():
         raise UserError(f"no row has text in all of {', '.join(corpus.languages)}; choose fewer languages")
@@ -168,16 +170,16 @@ def _write_moses(corpus: Corpus, folder: Path, line_breaks: LineBreaks) -> tuple
         with (folder / f"{MOSES_NAME}.{tag}").open("w", encoding="utf-8", newline="\n") as stream:
             lines = map(escape_line, rows[tag]) if line_breaks == "escape" else iter(rows[tag])
             stream.writelines(f"{line}\n" for line in lines)
-    return len(rows), {INCOMPLETE: len(corpus) - len(rows)}
+    return len(rows), Counter({INCOMPLETE: len(corpus) - len(rows)})
 
 
-def _write_dataset(corpus: Corpus, folder: Path) -> tuple[int, dict[str, int]]:
+def _write_dataset(corpus: Corpus, folder: Path) -> tuple[int, Counter[str]]:
     (folder / "data").mkdir()
     blocks = -(-len(corpus) // _ROWS_PER_FILE)
     for number, block in enumerate(corpus.rows.iter_slices(_ROWS_PER_FILE)):
         block.write_parquet(folder / "data" / f"train-{number:05d}-of-{blocks:05d}.parquet")
     write_text(folder / "README.md", _card(corpus))
-    return len(corpus), {}
+    return len(corpus), Counter()
 
 
 def _card(corpus: Corpus) -> str:

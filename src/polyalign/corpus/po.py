@@ -29,17 +29,16 @@ STRIPPED = "texts without their markup"
 _CHARSET = re.compile(rb'"Content-Type:[^"\n]*charset=([\w.:-]+)')
 _COMMENT = re.compile(r"\s*#(?!~)|\s*#~(?:\||\s*$)")
 _FLAGS = re.compile(r"\s*#,")
-_KEYWORD = re.compile(r"\s*(?:#~\s*)?(msgctxt|msgid_plural|msgid|msgstr)\b")
+_KEYWORD = re.compile(r"\s*(?:#~\s*)?(msgctxt\b|msgid_plural\b|msgid\b|msgstr\[|msgstr\b)")
 _TEXT = re.compile(r'\s*(?:#~\s*)?"')
 _SOUND = re.compile(r'\s*(?:#~\s+)?(?:(?:msgctxt|msgid_plural|msgid|msgstr(?:\[\d\])?)\s+)?"(?:[^"\\]|\\.)*"\s*')
-_ORDER = re.compile("(msgctxt )?msgid (msgstr |msgid_plural (msgstr )+)")
+_ORDER = re.compile(r"(msgctxt )?msgid (msgstr |msgid_plural (msgstr\[ )+)")
 _PLURAL_FORMS = re.compile(r"nplurals\s*=\s*\d+\s*;\s*plural\s*=\s*([^;]+)")
 _NUMBERS = range(2, 201)  # no language's rule looks at more
 _MODIFIERS = {"latin": "Latn", "cyrillic": "Cyrl", "arabic": "Arab", "devanagari": "Deva"}
 
-# polib breaks lines at these too, but in a string they are text. Noncharacters stand for them while it parses.
-_LINE_BREAKS = dict(zip(map(ord, "\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"), range(0xFDD0, 0xFDE0), strict=False))
-_LINE_BREAKS_BACK = {stand_in: character for character, stand_in in _LINE_BREAKS.items()}
+_POLIB_LINE_BREAKS = "\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"
+_PRIVATE_USE = range(0xE000, 0xF900)
 
 # Inline markup of reStructuredText as docutils recognises it, and HTML's. A backslash and a space end markup too.
 _BEFORE = r"(?:(?<=[\s'\"(\[{<\-/:\u2018-\u201f\u00ab\u00a1\u00bf])|(?<![\s\S])|(?<=[^\x00-\x7f])|\\ )"
@@ -99,15 +98,24 @@ def _entries(path: Path, units: Units) -> tuple[list[Any], dict[str, str]]:
         raise UserError(f"reading {path} needs polib; pip install 'polyalign[po]'") from error
     entries: list[Any] = []
     metadata: dict[str, str] = {}
-    for number, lines in _blocks(_decoded(path)):
+    text = _decoded(path)
+    unused = (code for code in _PRIVATE_USE if chr(code) not in text)
+    # polib breaks lines at these too, but in a string they are text; unused characters stand for them meanwhile.
+    stand_ins = {ord(break_): next(unused) for break_ in _POLIB_LINE_BREAKS if break_ in text}
+    for number, lines in _blocks(text):
         try:
-            catalogue = polib.pofile(_sound(lines).translate(_LINE_BREAKS))
+            catalogue = polib.pofile(_sound(lines).translate(stand_ins))
         except (ValueError, OSError):
             units.damaged("not the syntax of PO")
             logger.warning("%s, line %d: a damaged entry is left out", path, number)
             continue
         metadata |= catalogue.metadata
         entries += catalogue
+    back = {stand_in: break_ for break_, stand_in in stand_ins.items()}
+    for entry in entries if back else []:
+        entry.msgid, entry.msgid_plural = entry.msgid.translate(back), entry.msgid_plural.translate(back)
+        entry.msgstr = entry.msgstr.translate(back)
+        entry.msgstr_plural = {form: text.translate(back) for form, text in entry.msgstr_plural.items()}
     return entries, metadata
 
 
@@ -126,25 +134,26 @@ def _blocks(text: str) -> list[tuple[int, list[str]]]:
     polib reads none of a file that has an error, and does not see some errors, such as a missing quote.
     """
     blocks: list[tuple[int, list[str]]] = [(1, [])]
-    keywords: set[str] = set()  # of the last block
-    after_blank = False
+    content: set[str | None] = set()  # of the last block: its keywords, and None for lines without one
+    after_blank = apart = False
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             after_blank = True
             continue
-        comment, text_alone = _COMMENT.match(line), _TEXT.match(line)
+        comment = _COMMENT.match(line)
         keyword = None if comment else _keyword(line)
-        begins = comment or keyword in ("msgctxt", "msgid")
-        stray = after_blank and not keyword and not text_alone
-        if ("msgid" in keywords and begins) or ("msgstr" in keywords and stray):
+        starts = content if comment or keyword == "msgctxt" else keyword == "msgid" and content - {"msgctxt"}
+        # A text may go on after a blank line. Anything else after it is not of the same entry.
+        stray = after_blank and (keyword == "msgstr" if keyword else not _SOUND.fullmatch(line))
+        if starts or (stray and content & {"msgstr", "msgstr["}):
             blocks.append((number, []))
-            keywords = set()
-        elif text_alone and not keywords and len(blocks) > 1:  # the entry before was not at its end
-            _, lines = blocks.pop()
+            content, apart = set(), after_blank
+        elif _TEXT.match(line) and not content and len(blocks) > 1 and not apart:
+            _, lines = blocks.pop()  # what began as another entry is a comment in the midst of a text
             blocks[-1][1].extend(lines)
-            keywords = {"msgid", "msgstr"}
-        if keyword:
-            keywords.add(keyword)
+            content = {"msgid", "msgstr"}
+        if not comment:
+            content.add(keyword)
         blocks[-1][1].append(line)
         after_blank = False
     return blocks
@@ -226,7 +235,7 @@ def _pairs(entry: Any, forms: tuple[int | None, int | None] | None, units: Units
 
 def _pair(english: str, translation: str, units: Units) -> Iterator[tuple[str, str]]:
     if translation.strip():
-        yield english.translate(_LINE_BREAKS_BACK), translation.translate(_LINE_BREAKS_BACK)
+        yield english, translation
     else:
         units.left_out[UNTRANSLATED] += 1
 

@@ -128,7 +128,10 @@ def _record(path: Path, number: int, line: str) -> dict[str, Any]:
     if not isinstance(record, dict):
         raise UserError(f"{path}, line {number}: a {type(record).__name__}, not an object of language codes and texts")
     translation = record.get("translation")
-    return translation if isinstance(translation, dict) else record
+    found = translation if isinstance(translation, dict) else record
+    if damaged := next(filter(_LONE_SURROGATE.search, found), None):
+        raise UserError(f"{path}, line {number}: the key {damaged!r} is no language code, nor text")
+    return found
 
 
 def _json_column(column: str, values: list[Any]) -> pl.Series:

@@ -7,7 +7,10 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from polyalign.corpus.units import Markup, Read, Units
-from polyalign.corpus.xml_pieces import DAMAGED, DamagedUnitError, Inline, decoded, parse, pieces
+from polyalign.corpus.xml_pieces import DAMAGED, DamagedUnitError, Inline, attributes, decoded, parse, pieces
+
+OUR_TOOL = "polyalign"
+"""What the header of an exported file says that made it."""
 
 NO_LANGUAGE = "text without a language code"
 NO_SEGMENT = "text without <seg>"
@@ -16,8 +19,8 @@ NO_SEGMENT = "text without <seg>"
 def read_tmx(path: Path, languages: Sequence[str] | None = None, markup: Markup | None = None) -> Read:
     """Read a TMX file: a row per translation unit, with the first text of each language.
 
-    A language code's region is dropped ("en" for "EN-US"), unless ``languages`` names it. A damaged unit is left out
-    and counted; of a file cut short, the units before the cut are read.
+    A language code's region is dropped ("en" for "EN-US"), unless ``languages`` names it or the file is an export of
+    ours. A damaged unit is left out and counted; of a file cut short, the units before the cut are read.
 
     Args:
         path: the file.
@@ -31,7 +34,7 @@ def read_tmx(path: Path, languages: Sequence[str] | None = None, markup: Markup 
     units = Units(path, languages, regions=False)
     inline = Inline(("hi",), ("bpt", "ept", "ph", "it", "ut", "sub"), markup or "strip")
     whole = False
-    for name, text in pieces(decoded(path), units=("tu",), around=("tmx",)):
+    for name, text in pieces(decoded(path), units=("tu",), around=("tmx", "header")):
         if name == DAMAGED:
             units.damaged(text)
         elif name == "tu":
@@ -39,6 +42,8 @@ def read_tmx(path: Path, languages: Sequence[str] | None = None, markup: Markup 
                 units.add_each(list(_texts(parse(text, units), inline, units)))
             except DamagedUnitError as error:
                 units.damaged(str(error))
+        elif name == "header":
+            units.regions = attributes(text).get("creationtool") == OUR_TOOL
         else:
             whole = not text
     if not whole:

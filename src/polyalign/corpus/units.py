@@ -70,7 +70,7 @@ class Units:
         self.changed: Counter[str] = Counter()
         self._path = path
         self._wanted = None if languages is None else {canonical(code) for code in languages}
-        self._regions = regions
+        self.regions = regions
         self._tags: dict[str, str | None] = {}
         self._rows: list[Mapping[str, str]] = []
         self._tables: list[pl.DataFrame] = []
@@ -91,7 +91,7 @@ class Units:
         exact = canonical(code)
         plain = canonical(f"{exact.split('-')[0]}-{script(exact)}")
         if self._wanted is None:
-            return exact if self._regions else plain
+            return exact if self.regions else plain
         return next((tag for tag in (exact, plain) if tag in self._wanted or tag == ENGLISH), None)
 
     def add(self, texts: Mapping[str, str]) -> None:

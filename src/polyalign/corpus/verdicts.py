@@ -20,7 +20,7 @@ import polars as pl
 from numpy.typing import NDArray
 from pydantic import Field
 
-from polyalign.corpus.checking import _CONTROL_PATTERN, _INVALID_PATTERN, CONTROL, EMPTY, INVALID
+from polyalign.corpus.checking import CONTROL_PATTERN, INVALID_PATTERN, CONTROL, EMPTY, INVALID
 from polyalign.identification import identify
 from polyalign.languages import script
 from polyalign.settings import Settings
@@ -72,18 +72,22 @@ FEATURES: dict[str, type[pl.DataType]] = {
   characters) comes at once again: 2 for "no no no" where the English repeats nothing.
 - ``numbers_lost``, ``urls_lost``, ``placeholders_lost``: how many of the English the text lacks.
 - ``mojibake``: UTF-8 read as Windows-1252 or Latin-1. ``control_characters`` and ``invalid_utf8``: as for `import`.
+
+Words and letters are those of the first 20,000 characters.
 """
 
-_CELLS_AT_ONCE = 20_000
+_CHARACTERS_AT_ONCE = 2_000_000  # bounds the memory: about 100 bytes a character
+_CHARACTERS_OF_WORDS = 20_000
 _LONGEST_PHRASE = 20
 _HAN_WITHOUT_KANA = 12  # a longer Japanese text has kana
 
-_URL = r"https?://[^\s<>\"`]+|www\.[^\s<>\"`]+|[A-Za-z0-9_.+-]+@[A-Za-z0-9-]+\.[A-Za-z0-9.-]+"
+# What could start at every character of a long text has a limit: time grows with the text alone.
+_URL = r"https?://[^\s<>\"`]+|www\.[^\s<>\"`]+|[A-Za-z0-9_.+-]{1,64}@[A-Za-z0-9-]+\.[A-Za-z0-9.-]+"
 _PLACEHOLDER = (
     r"\{[A-Za-z0-9_.!:-]*\}|%\([A-Za-z0-9_]+\)[#0+-]?[0-9.]*[a-zA-Z]|%(?:[0-9]+\$)?[#0+-]?[0-9.]*[sdifgxr]"
-    r"|\$\{[^}\s]+\}|\$[A-Z_]{3,}|</?[A-Za-z][^<>]*>|:[a-z][a-z:+-]*:`"
+    r"|\$\{[^}\s]{1,80}\}|\$[A-Z_]{3,}|</?[A-Za-z][^<>]*>|:[a-z][a-z:+-]{0,40}:`"
 )
-_MARKUP = rf"{_URL}|:[a-z][a-z:+-]*:`[^`]*`|``[^`]*``|`[^`]*`|{_PLACEHOLDER}"
+_MARKUP = "|".join([_URL, r":[a-z][a-z:+-]{0,40}:`[^`]*`", "``[^`]*``", "`[^`]*`", _PLACEHOLDER])
 
 # How Windows-1252 and Latin-1 show bytes from 0x80; below 0xc0 they continue a character of UTF-8.
 _UNDEFINED = (0x81, 0x8D, 0x8F, 0x90, 0x9D)
@@ -95,6 +99,10 @@ _SEQUENCE = f"[Â-Þ][{_CONTINUATION}]|[à-ï][{_CONTINUATION}]{{2}}|[ð-ô][{_C
 _QUOTES = frozenset("“”‘’‚„‹›«»…–—\u00a0")
 _SIGNS = frozenset("™®©°ºª·•†‡¹²³´¨¸")
 _LETTERS = frozenset("šžŠŽœŒŸƒ")
+
+
+_WIDE = 0.5
+_NARROW = 0.05
 
 
 class VerdictSettings(Settings):
@@ -154,10 +162,6 @@ def length_range(ratios: pl.Series) -> LengthRange:
     return LengthRange(centre=centre, spread=max(_NARROW, spread))
 
 
-_WIDE = 0.5
-_NARROW = 0.05
-
-
 def judge(cells: pl.DataFrame, settings: VerdictSettings, range_: LengthRange) -> pl.Series:
     """Give each cell its verdict: `OK` or the first of `REASONS` that applies.
 
@@ -213,7 +217,9 @@ def measure(english: pl.Series, texts: pl.Series, language: str) -> pl.DataFrame
         UserError: when the language identifier is not installed.
     """
     cells = pl.DataFrame([english.alias("english"), texts.fill_null("").alias("text")])
-    parts = [_measure_some(some, language) for some in cells.iter_slices(_CELLS_AT_ONCE) if len(some)]
+    part = pl.sum_horizontal(pl.all().str.len_chars()).cum_sum() // _CHARACTERS_AT_ONCE
+    some = cells.with_columns(part=part).partition_by("part", maintain_order=True, include_key=False)
+    parts = [_measure_some(cells, language) for cells in some]
     return pl.concat(parts) if parts else pl.DataFrame(schema=FEATURES)
 
 
@@ -222,7 +228,7 @@ def _measure_some(cells: pl.DataFrame, language: str) -> pl.DataFrame:
     bare = cells.select(pl.all().str.replace_all(_MARKUP, " ").str.strip_chars())
     characters = bare.select(pl.all().str.len_chars())
     written = script(language)
-    source, target = _words(bare["english"], written), _words(bare["text"], written)
+    source, target = (_words(column.str.slice(0, _CHARACTERS_OF_WORDS), written) for column in bare)
     to_translate, copied = _copied(source, target)
     identified = identify(bare["text"], language)
     columns: dict[str, Any] = {
@@ -239,8 +245,8 @@ def _measure_some(cells: pl.DataFrame, language: str) -> pl.DataFrame:
         "urls_lost": _where(_URL, _urls_lost, english, text),
         "placeholders_lost": _where(_PLACEHOLDER, _placeholders_lost, english, text),
         "mojibake": _where(_SEQUENCE, _is_mojibake, text) > 0,
-        "control_characters": text.str.contains(_CONTROL_PATTERN),
-        "invalid_utf8": text.str.contains(_INVALID_PATTERN),
+        "control_characters": text.str.contains(CONTROL_PATTERN),
+        "invalid_utf8": text.str.contains(INVALID_PATTERN),
     }
     return pl.DataFrame([pl.Series(name, columns[name]).cast(dtype) for name, dtype in FEATURES.items()])
 
@@ -337,6 +343,10 @@ def _kinds(written: str) -> NDArray[np.uint8]:
     characters = pl.Series(["" if 0xD800 <= point < 0xE000 else chr(point) for point in range(_CODE_POINTS)])
     own = _SCRIPTS.get(written, rf"\p{{{written}}}")
     letter = r"[\p{L}--[\p{Common}\p{Inherited}]]"
+    try:
+        characters.str.contains(f"[{own}]")
+    except pl.exceptions.ComputeError:  # a style of a script, such as Aran, that Unicode does not keep apart
+        own = letter
     classes = {
         _WORD: r"[\p{L}\p{M}\p{N}_]",
         _ALONE: rf"[\p{{L}}\p{{M}}&&[{_SPACELESS}]]",
@@ -422,7 +432,6 @@ def _repetitions(words: _Words) -> NDArray[np.int64]:
 
 
 _SEPARATORS = frozenset(".,'’٫٬· \u00a0\u202f")
-_DIGITS = {point: str(unicodedata.digit(chr(point))) for point in range(0x80, 0x20000) if chr(point).isdecimal()}
 _CLOCK = re.compile(r":[0-9]{2}|\s*[ap]\.?m\b", re.IGNORECASE)
 _SCALED = re.compile(
     r"hundred|thousand|million|billion|trillion|[0-9] ?(?:bn|mn|tn|m|k)\b|[百千万萬億亿兆백천만억조]", re.IGNORECASE
@@ -437,7 +446,7 @@ def _numbers_lost(english: str, text: str) -> int:
     One digit may be spelt out. Separators, leading zeros, zeros after the decimal point and the half of the day do not
     count; a decade may lose its century, and a round number its zeros where a word may stand for them.
     """
-    offered, last = _offered(text.translate(_DIGITS))
+    offered, last = _offered(text.translate(_digits()))
     stems = {number.rstrip("0") for number in last}
     scaled = _SCALED.search(english) or _SCALED.search(text)
     lost = 0
@@ -445,6 +454,12 @@ def _numbers_lost(english: str, text: str) -> int:
         round_ = scaled or decimal or number.endswith("000")
         lost += not ((round_ and number.rstrip("0") in stems) or _ways(number, after) & offered)
     return lost
+
+
+@cache
+def _digits() -> dict[int, str]:
+    """Return the decimal digits of all scripts, for `str.translate`."""
+    return {point: str(unicodedata.digit(chr(point))) for point in range(0x80, 0x20000) if chr(point).isdecimal()}
 
 
 def _required(english: str) -> Iterator[tuple[str, bool, str]]:
@@ -499,8 +514,8 @@ def _in_myriads(text: str) -> set[str]:
 
 def _urls_lost(english: str, text: str) -> int:
     """Return how many URLs and e-mail addresses the text lacks; scheme and case do not count."""
-    found = (re.sub(r"^https?://|[.,;:!?)\]}'’]+$", "", url.lower()) for url in re.findall(_URL, english))
-    return sum(url not in text.lower() for url in set(found))
+    urls = {re.sub("^https?://", "", url.rstrip(".,;:!?)]}'’").lower()) for url in re.findall(_URL, english)}
+    return sum(url not in text.lower() for url in urls)
 
 
 def _placeholders_lost(english: str, text: str) -> int:
@@ -521,7 +536,7 @@ def _is_misread(match: re.Match[str]) -> bool:
         return False
     if unicodedata.category(character) in ("Cn", "Co", "Cc"):
         return False
-    lead, rest, before = match[0][0], match[0][1:], match.string[: match.start()][-1:]
+    lead, rest, before = match[0][0], match[0][1:], match.string[max(0, match.start() - 1) : match.start()]
     if lead in "ÂÃ":  # good text has them in words all in capitals only
         return not _QUOTES.issuperset(rest) or not before.isalpha() or before.islower()
     doubtful = _QUOTES | _SIGNS | _LETTERS if lead in "ÉÍÓÚÝ" or len(rest) > 1 else _QUOTES | _SIGNS

@@ -37,6 +37,7 @@ _DECLARED = re.compile(rb"""\s*<\?xml\s[^>]*?encoding\s*=\s*["']([\w.:-]+)["']""
 _START_TAG = re.compile(r"""<[\w.:-]+(?:[^<>"']|"[^"<]*"|'[^'<]*')*>""")
 _EMPTY_ELEMENT = re.compile(r"<[\w.:-]+(?:\s[^<>]*)?/>")
 _COMMENT = re.compile("<!--")
+_CDATA = re.compile(r"<!\[CDATA\[")
 _SECTION_ENDS = {"<!--": "-->", "<![CDATA[": "]]>"}
 
 # A character that XML allows and that nobody uses (a noncharacter) stands for one that XML does not allow while a piece
@@ -176,10 +177,10 @@ class _Cutter:
         if begin != "<!--" and self._start is None:
             return
         end = _SECTION_ENDS[begin]
-        # A comment in a unit does not hold another unit's start: then its end was lost.
-        rival = (
-            re.compile(re.escape(begin)) if begin != "<!--" else _COMMENT if self._start is None else self._unit_start
-        )
+        if begin == "<!--":  # one in a unit does not hold another unit's start: then its end was lost
+            rival = _COMMENT if self._start is None else self._unit_start
+        else:
+            rival = _CDATA
         while True:
             first = start + len(begin)
             found = self._text.find(end, first)

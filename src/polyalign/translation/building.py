@@ -14,11 +14,10 @@ import polars as pl
 
 from polyalign.corpus.columns import ENGLISH, ROW_ID
 from polyalign.corpus.decontamination import Decontaminator
-from polyalign.corpus.verdicts import judge, length_range
 from polyalign.errors import UserError
 from polyalign.languages import name
 from polyalign.storage import fingerprint, keep_existing, read_manifest, write_json
-from polyalign.translation.cells import Answered, make_cells, write_parquet
+from polyalign.translation.cells import Answered, judge_cells, make_cells, usual_length, write_parquet
 from polyalign.translation.engines.choosing import Route, find_routes
 from polyalign.translation.engines.contract import Engine, Provenance, Translation
 from polyalign.translation.english import prepare_english
@@ -28,7 +27,7 @@ from polyalign.translation.progress import BuildProgress
 from polyalign.translation.publishing import publish
 from polyalign.translation.settings import BuildSettings
 from polyalign.translation.similarity import score_cells
-from polyalign.translation.workplace import claim, full_disk_told, locked, source_identity
+from polyalign.translation.workplace import claim, clear, full_disk_told, locked, source_identity
 
 log = logging.getLogger(__name__)
 
@@ -97,7 +96,7 @@ def build(
             similarity=score_cells(work, settings.similarity) if settings.similarity else None,
             cost={"seconds": time.monotonic() - started, "translated": translating.translated},
         )
-        shutil.rmtree(work)
+        clear(work)
     return manifest
 
 
@@ -259,7 +258,7 @@ class _Translating:
         made = []
         for language in self._settings.to:
             cells = make_cells(english, language, answered[language])
-            verdicts = judge(cells, self._settings.verdicts, length_range(cells["length_ratio"]))
+            verdicts = judge_cells(cells, self._settings.verdicts, usual_length(cells, self._settings.verdicts))
             progress.judged(language, dict(verdicts.value_counts().iter_rows()))
             made.append(cells)
         write_parquet(pl.concat(made), self._cells / self._chunks[number].name)
@@ -267,12 +266,13 @@ class _Translating:
 
 def _tell_licences(routes: Mapping[str, Route]) -> None:
     """Say once what each engine's licence is, and clearly where it forbids commercial use."""
+    found: dict[tuple[str, str], list[str]] = {}
     for provenance, languages in _provenances(routes).values():
+        found.setdefault((provenance.engine, provenance.licence), []).extend(languages)
+    for (engine, licence), languages in found.items():
         into = ", ".join(f"{language} ({name(language)})" for language in languages)
-        log.info("%s translates into %s; licence: %s", provenance.engine, into, provenance.licence)
-        if "NC" in provenance.licence.upper().split("-"):
+        log.info("%s translates into %s; licence: %s", engine, into, licence)
+        if "NC" in licence.upper().split("-"):
             log.warning(
-                "%s is under %s: do not use its translations, or what is trained on them, commercially",
-                provenance.engine,
-                provenance.licence,
+                "%s is under %s: do not use its translations, or what is trained on them, commercially", engine, licence
             )

@@ -8,10 +8,11 @@ from pathlib import Path
 import polars as pl
 
 from polyalign.corpus.columns import ENGLISH, ROW_ID
-from polyalign.corpus.verdicts import FEATURES, measure
+from polyalign.corpus.verdicts import FEATURES, LENGTH, OK, LengthRange, VerdictSettings, judge, length_range, measure
 from polyalign.translation.engines.contract import Translation
 
-NOT_KNOWN = "not in the translation memory"
+NOT_TRANSLATED = "not translated"
+"""The verdict, and the error, on a cell that only a translation memory was asked for, which does not know it."""
 
 SCHEMA: dict[str, type[pl.DataType]] = {
     ROW_ID: pl.String,
@@ -38,7 +39,7 @@ def make_cells(english: pl.DataFrame, language: str, answered: Answered) -> pl.D
         language: canonical tag.
         answered: the translations; texts that are missing become cells with an error.
     """
-    missing = (None, Translation(text="", error=NOT_KNOWN))
+    missing = (None, Translation(text="", error=NOT_TRANSLATED))
     found: Sequence[tuple[str | None, Translation]] = [answered.get(text, missing) for text in english[ENGLISH]]
     texts = pl.Series("text", [translation.text for _, translation in found], dtype=pl.String)
     cells = english.select(ROW_ID).with_columns(
@@ -51,6 +52,24 @@ def make_cells(english: pl.DataFrame, language: str, answered: Answered) -> pl.D
         pl.Series("error", [translation.error for _, translation in found], dtype=pl.String),
     )
     return cells.hstack(measure(english[ENGLISH], cells["text"], language)).select(*SCHEMA)
+
+
+def judge_cells(cells: pl.DataFrame, settings: VerdictSettings, range_: LengthRange) -> pl.Series:
+    """Return the verdicts of `polyalign.corpus.verdicts.judge`, or `NOT_TRANSLATED`."""
+    verdict = pl.when(pl.col("error") == NOT_TRANSLATED).then(pl.lit(NOT_TRANSLATED)).otherwise("verdict")
+    return cells.with_columns(judge(cells, settings, range_).alias("verdict")).select(verdict.alias("verdict"))[
+        "verdict"
+    ]
+
+
+def usual_length(cells: pl.DataFrame, settings: VerdictSettings) -> LengthRange:
+    """Return the usual length ratio of one language's cells, from those that nothing else is wrong with.
+
+    A bad engine would otherwise widen its own range.
+    """
+    anything = LengthRange(centre=0.0, spread=1.0)  # not looked at
+    others = settings.model_copy(update={"off": (*settings.off, LENGTH)})
+    return length_range(cells.filter(judge(cells, others, anything) == OK)["length_ratio"])
 
 
 def _normalised(texts: pl.Series) -> pl.Series:

@@ -38,7 +38,7 @@ NEAR_DUPLICATE = "near-duplicate"
 NOT_SAMPLED = "not sampled"
 
 _KEPT = 0
-_VERDICTS = {1: DUPLICATE, 2: NEAR_DUPLICATE, 3: NOT_SAMPLED}  # on texts that passed the filters
+_VERDICTS = ("", DUPLICATE, NEAR_DUPLICATE, NOT_SAMPLED)  # on texts that passed the filters, by number
 _EXAMPLES = 20
 _TELLING = 20  # characters: the language of shorter texts is not judged
 _ID = "<u8", 2  # the 16 bytes of a row id
@@ -123,8 +123,9 @@ def prepare_english(sources: Sequence[str], settings: EnglishSettings, out: Path
         examples = _judge_near_duplicates(texts, settings.near_duplicates, Path(name), verdicts)
         _judge_sample(ids, ends, settings, verdicts)
         for report, some in zip(reports, np.split(verdicts, ends[:-1]), strict=True):
-            report["kept"] = int((some == _KEPT).sum())
-            report["left_out"].update({reason: int((some == number).sum()) for number, reason in _VERDICTS.items()})
+            counts = np.bincount(some, minlength=len(_VERDICTS)).tolist()
+            report["kept"] = counts[_KEPT]
+            report["left_out"].update(dict(zip(_VERDICTS[1:], counts[1:], strict=True)))
         report = _summed(reports)
         if not report["kept"]:
             counts = ", ".join(f"{count:,} {reason}" for reason, count in report["left_out"].items())
@@ -203,7 +204,7 @@ def normalise(texts: pl.Series) -> pl.Series:
 
 def _judge_duplicates(ids: Path, verdicts: NDArray[np.uint8]) -> None:
     for rows, firsts in grouped(ids, _ID, verdicts == _KEPT):
-        verdicts[rows[~firsts]] = 1
+        verdicts[rows[~firsts]] = _VERDICTS.index(DUPLICATE)
 
 
 def _judge_near_duplicates(
@@ -214,7 +215,7 @@ def _judge_near_duplicates(
         return []
     instead = near_duplicates(texts, verdicts == _KEPT, threshold, folder)
     found = np.flatnonzero(instead >= 0)
-    verdicts[found] = 2
+    verdicts[found] = _VERDICTS.index(NEAR_DUPLICATE)
     return [{"text": texts[row].decode(), "kept": texts[instead[row]].decode()} for row in found[:_EXAMPLES].tolist()]
 
 
@@ -231,21 +232,20 @@ def _judge_sample(ids: Path, ends: list[int], settings: EnglishSettings, verdict
         wanted[start:end] = verdicts[start:end] == _KEPT
         smallest = np.zeros(0, np.uint64)
         for _, hashes in _hashed(ids, settings.seed, wanted):
-            smallest = np.sort(np.concatenate([smallest, hashes]))[:share]
-        limit = int(smallest[-1]) if share else -1
+            smallest = np.concatenate([smallest, hashes])
+            if len(smallest) > 2 * share:
+                smallest = np.partition(smallest, share)[:share]
+        limit = int(np.sort(smallest)[share - 1]) if share else -1
         for rows, hashes in _hashed(ids, settings.seed, wanted):
-            verdicts[rows[hashes > limit]] = 3
+            verdicts[rows[hashes > limit]] = _VERDICTS.index(NOT_SAMPLED)
 
 
 def _shares(available: Sequence[int], rows: int) -> list[int]:
-    """Return how many rows each source gives: equally many, unless it has fewer."""
+    """Return how many rows each source gives: equally many, unless it has fewer; the first ones take odd rows."""
     shares = [0] * len(available)
-    while rows and (ready := [source for source, has in enumerate(available) if has > shares[source]]):
-        equal, odd = divmod(rows, len(ready))
-        for rank, source in enumerate(ready):
-            given = min(equal + (rank < odd), available[source] - shares[source])
-            shares[source] += given
-            rows -= given
+    for served, source in enumerate(sorted(range(len(available)), key=lambda source: (available[source], -source))):
+        shares[source] = min(available[source], rows // (len(available) - served))
+        rows -= shares[source]
     return shares
 
 

@@ -44,7 +44,8 @@ def near_duplicates(texts: TextFile, wanted: NDArray[np.bool], threshold: float,
 
     Returns:
         [texts]: for a near-duplicate the number of an earlier text that is near it and no near-duplicate itself, else
-        -1. A pair exactly at the threshold is overlooked with a chance of 2%.
+        -1. A pair exactly at the threshold is overlooked with a chance of at most 2%; and a text stays, rarely, whose
+        likeness was found to a text that is left out itself.
     """
     bands, rows = _banding(threshold)
     files = [folder / f"band-{band}" for band in range(bands)]

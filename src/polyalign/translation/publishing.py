@@ -14,17 +14,18 @@ from polyalign.corpus.columns import ENGLISH, ROW_ID
 from polyalign.corpus.corpus import FORMAT, KIND, ROWS_PER_FILE
 from polyalign.corpus.decontamination import Decontaminator
 from polyalign.corpus.fingerprint import RowsFingerprint
-from polyalign.corpus.verdicts import OK, LengthRange, judge, length_range
+from polyalign.corpus.verdicts import OK, LengthRange
 from polyalign.errors import UserError
 from polyalign.identification import identifier_version
 from polyalign.storage import MANIFEST, new_folder, versions, write_json, write_text
 from polyalign.translation.card import dataset_card
+from polyalign.translation.cells import judge_cells, usual_length
 from polyalign.translation.settings import BuildSettings
 from polyalign.translation.similarity import LOW_SIMILARITY
 
 TOO_FEW = "too few good translations"
 IN_EVALUATION = "in evaluation data"
-_RATIOS_SAMPLED = 200_000
+_CELLS_SAMPLED = 100_000
 
 
 @dataclass
@@ -69,6 +70,8 @@ def publish(
     """
     ranges = _length_ranges(work, settings)
     counts = _Counts(verdicts={language: Counter() for language in settings.to})
+    if before := len(english["removed"]):
+        counts.rows = counts.dropped[IN_EVALUATION] = before
     digest = RowsFingerprint([ENGLISH, *settings.to])
     languages = [ENGLISH, *settings.to]
     with new_folder(out) as folder:
@@ -127,12 +130,13 @@ def _told(verdicts: Mapping[str, int]) -> str:
 
 
 def _length_ranges(work: Path, settings: BuildSettings) -> dict[str, LengthRange]:
-    """Return each language's usual length ratio, from its first cells."""
-    cells = pl.scan_parquet(sorted((work / "cells").glob("*.parquet")), glob=False).select("lang", "length_ratio")
-    return {
-        language: length_range(cells.filter(pl.col("lang") == language).head(_RATIOS_SAMPLED).collect()["length_ratio"])
-        for language in settings.to
-    }
+    """Return each language's usual length ratio, from the first of its cells that nothing else is wrong with."""
+    files = sorted((work / "cells").glob("*.parquet"))
+    ranges = {}
+    for language in settings.to:
+        cells = pl.scan_parquet(files, glob=False).filter(lang=language).head(_CELLS_SAMPLED).collect()
+        ranges[language] = usual_length(cells, settings.verdicts)
+    return ranges
 
 
 def _judged(
@@ -151,7 +155,7 @@ def _judged(
         parts = []
         for language in settings.to:
             part = cells.filter(pl.col("lang") == language)
-            verdicts = judge(part, settings.verdicts, ranges[language])
+            verdicts = judge_cells(part, settings.verdicts, ranges[language])
             part = _too_dissimilar(part.with_columns(verdicts.alias("verdict")), settings)
             counts.verdicts[language].update(dict(part["verdict"].value_counts().iter_rows()))
             parts.append(part)

@@ -12,7 +12,7 @@ from polyalign.corpus.verdicts import VerdictSettings
 from polyalign.errors import UserError
 from polyalign.languages import canonical
 from polyalign.settings import Settings
-from polyalign.translation.engines.choosing import EngineChoice
+from polyalign.translation.engines.choosing import EngineChoice, choice_values
 from polyalign.translation.english import EnglishSettings
 
 
@@ -66,7 +66,7 @@ class BuildSettings(Settings):
     def _plain_specs(cls, engines: object) -> object:
         if not isinstance(engines, list):
             return engines
-        return [{"spec": engine} if isinstance(engine, str) else engine for engine in engines]
+        return [choice_values(engine) if isinstance(engine, str) else engine for engine in engines]
 
     @field_validator("to")
     @classmethod

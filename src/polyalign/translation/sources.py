@@ -124,7 +124,7 @@ def _files_in(folder: Path) -> list[Path]:
     shown = [file for file in inside if not any(part.startswith(".") for part in file.parts)]
     files = [folder / file for file in shown if plain_suffix(file) in FORMATS]
     if not files:
-        raise UserError(f"{folder} holds no {', '.join(FORMATS)} file; text in files of other names: give each by name")
+        raise UserError(f"{folder} holds no {', '.join(FORMATS)} file; give each file of another name by itself")
     return files
 
 
@@ -169,7 +169,7 @@ def _read_parquet(path: Path, column: str | None) -> Iterator[Block]:
             chosen = _chosen({field.name: _holds_strings(field.type) for field in file.schema_arrow}, column, path)
             for batch in file.iter_batches(_ROWS_AT_ONCE, columns=[chosen]) if file.metadata.num_rows else ():
                 yield Block(texts=_decoded(batch.column(0)))
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise UserError(f"{path} is not a whole Parquet file ({_line_of(error)}); is it cut short?") from error
 
 
@@ -271,46 +271,52 @@ def _cells(path: Path, column: str | None, **dialect: Any) -> Iterator[list[str 
 def _rows(lines: Iterator[str | _Flaw], dialect: Mapping[str, Any]) -> Iterator[list[str] | _Flaw]:
     """Yield the rows, all as wide as the first; a blank line is a row without fields.
 
-    A quote that is never closed would swallow the rows behind it. So a row is read for itself, and after a damaged one
-    reading goes on with its second line.
+    A quote that is never closed would swallow the rows behind it. So after a damaged row reading goes on with its
+    second line.
     """
+    feed = _Feed(lines)
+    reader = csv.reader(feed, strict=True, **dialect)
     width = None
-    waiting: deque[str | _Flaw] = deque()
-    while (line := next(upcoming := _first_of(waiting, lines), None)) is not None:
-        more: list[str | _Flaw] = []
-        row = line if isinstance(line, _Flaw) else _row(line, upcoming, more, dialect)
+    while True:
+        feed.taken.clear()
+        row: list[str] | _Flaw
+        try:
+            row = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            row = feed.taken[0] if isinstance(feed.taken[0], _Flaw) else _Flaw(DAMAGED, str(error))
         if isinstance(row, list) and row and width not in (None, len(row)):
             row = _Flaw(DAMAGED, f"{len(row)} fields where the header has {width}")
         if isinstance(row, _Flaw):
-            waiting.extendleft(reversed(more))
+            feed.waiting.extendleft(reversed(feed.taken[1:]))
         elif width is None:
             width = len(row)
         yield row
 
 
-def _first_of(waiting: deque[str | _Flaw], lines: Iterator[str | _Flaw]) -> Iterator[str | _Flaw]:
-    """Yield the lines, before each of them those that wait."""
-    while (line := waiting.popleft() if waiting else next(lines, None)) is not None:
-        yield line
+class _Feed:
+    """Lines for the csv module, which raises what is raised here.
 
+    Attributes:
+        taken: lines given out, for whoever clears it to look at.
+        waiting: lines to give out before all others.
+    """
 
-def _row(
-    line: str, upcoming: Iterator[str | _Flaw], more: list[str | _Flaw], dialect: Mapping[str, Any]
-) -> list[str] | _Flaw:
-    """Return the row that starts with ``line``; lines of ``upcoming`` that it took are added to ``more``."""
+    def __init__(self, lines: Iterator[str | _Flaw]) -> None:
+        self.taken: list[str | _Flaw] = []
+        self.waiting: deque[str | _Flaw] = deque()
+        self._lines = lines
 
-    def text() -> Iterator[str]:
-        yield line + "\n"
-        for following in upcoming:
-            more.append(following)
-            if isinstance(following, _Flaw):
-                return
-            yield following + "\n"
+    def __iter__(self) -> _Feed:
+        return self
 
-    try:
-        return next(csv.reader(text(), strict=True, **dialect))
-    except csv.Error as error:
-        return _Flaw(DAMAGED, str(error))
+    def __next__(self) -> str:
+        line = self.waiting.popleft() if self.waiting else next(self._lines)
+        self.taken.append(line)
+        if isinstance(line, _Flaw):
+            raise csv.Error(line.detail)
+        return line + "\n"
 
 
 def _holds_strings(kind: pa.DataType) -> bool:

@@ -32,7 +32,11 @@ def locked(work: Path, out: Path) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise UserError(f"another build is at work on {out}; wait for it, or choose another --out") from error
-        yield
+        try:
+            yield
+        finally:
+            if [entry.name for entry in work.iterdir()] == [_LOCK]:  # nothing was begun
+                shutil.rmtree(work)
 
 
 @contextmanager
@@ -70,13 +74,18 @@ def claim(work: Path, out: Path, request: Mapping[str, Any], *, force: bool) -> 
             "remembered)"
         )
     if changed:
-        for entry in work.iterdir():
-            if entry.is_dir():
-                shutil.rmtree(entry)
-            elif entry.name != _LOCK:
-                entry.unlink()
+        clear(work)
     if changed or before is None:
         write_json(work / _REQUEST, request)
+
+
+def clear(work: Path) -> None:
+    """Delete all that lies in the folder but the lock."""
+    for entry in work.iterdir():
+        if entry.is_dir():
+            shutil.rmtree(entry)
+        elif entry.name != _LOCK:
+            entry.unlink()
 
 
 def source_identity(source: str) -> str:

@@ -54,14 +54,6 @@ class EngineChoice(Settings):
         except UserError as error:
             raise ValueError(str(error)) from error
 
-    @classmethod
-    def parse(cls, text: str) -> EngineChoice:
-        """Return the choice of ``[LANGUAGE,…=]SPEC``, as ``de,fr=ctranslate2:models/nllb``."""
-        before, equals, after = text.partition("=")
-        if equals and ":" not in before:
-            return cls.checked({"spec": after, "languages": before.split(",")}, f"--engine {text}")
-        return cls.checked({"spec": text}, f"--engine {text}")
-
     @property
     def is_memory(self) -> bool:
         """Whether it answers only what it knows, at no cost."""
@@ -85,6 +77,14 @@ class EngineChoice(Settings):
             values.setdefault("device_index", device_index)
         engine: Engine = getattr(module, engine_name)(model, settings_type.checked(values, self.spec))
         return engine
+
+
+def choice_values(text: str) -> dict[str, Any]:
+    """Return the values of an `EngineChoice` from ``[LANGUAGE,…=]SPEC``, as ``de,fr=ctranslate2:models/nllb``."""
+    before, equals, after = text.partition("=")
+    if equals and ":" not in before:
+        return {"spec": after, "languages": [code.strip() for code in before.split(",")]}
+    return {"spec": text}
 
 
 @dataclass(frozen=True)

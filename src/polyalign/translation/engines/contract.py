@@ -1,4 +1,4 @@
-"""The contract between `build` and whatever translates: a batch of English texts and a target language in, strings out."""
+"""The contract between `build` and whatever translates: English texts and a target language in, translations out."""
 
 from __future__ import annotations
 
