@@ -24,6 +24,10 @@ app = typer.Typer(
 Languages = Annotated[str | None, typer.Option(help="Comma-separated BCP-47 codes, as en,de,fr.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace a complete output.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Decontaminate = Annotated[
+    str | None, typer.Option(help="Comma-separated MTEB tasks; rows that stand in their evaluation data are left out.")
+]
+MtebData = Annotated[Path | None, typer.Option(help="Folder with the tasks' data, laid out as on the Hub.")]
 Trust = Annotated[bool, typer.Option("--trust-remote-code", help="Run code that comes with the model.")]
 
 
@@ -100,8 +104,8 @@ def build(
     seed: Annotated[int | None, typer.Option(help="Of the sample.")] = None,
     min_languages: Annotated[int | None, typer.Option(help="Good translations that a row needs.")] = None,
     score: Annotated[str | None, typer.Option(help="An encoder that scores every cell.")] = None,
-    decontaminate: Annotated[str | None, typer.Option(help="Comma-separated MTEB tasks to keep out.")] = None,
-    mteb_data: Annotated[Path | None, typer.Option(help="Folder with the tasks' data, laid out as on the Hub.")] = None,
+    decontaminate: Decontaminate = None,
+    mteb_data: MtebData = None,
     memory: Annotated[Path | None, typer.Option(help="Folder that remembers translations.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Engines of each kind at work, as one a GPU.")] = None,
     ray: Annotated[str | None, typer.Option(help="Address of a Ray cluster, or local.")] = None,
@@ -133,18 +137,52 @@ def build(
 
 @app.command("import")
 def import_(
-    files: Annotated[list[str], typer.Argument(help="Parquet, CSV, TSV, JSONL, Moses line pairs, a datasets id.")],
+    files: Annotated[
+        list[str],
+        typer.Argument(help="Parquet, CSV, TSV, JSONL, TMX, PO, XLIFF, Moses line pairs, folders, a datasets id."),
+    ],
     out: Annotated[Path, typer.Option(help="The corpus folder to write.")],
     languages: Languages = None,
+    markup: Annotated[
+        Literal["strip", "keep"] | None, typer.Option(help="Of TMX and XLIFF (stripped if not said) and PO (kept).")
+    ] = None,
+    decontaminate: Decontaminate = None,
+    mteb_data: MtebData = None,
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:
     """Make a corpus folder of parallel text you already have."""
     from polyalign.corpus import import_corpus, inspect_corpus
+    from polyalign.corpus.decontamination import DecontaminationSettings
     from polyalign.terminal import show_corpus
 
-    description = inspect_corpus(import_corpus(files, out, languages=_codes(languages), force=force))
+    tasks = _codes(decontaminate)
+    keep_out = DecontaminationSettings(tasks=tasks, mteb_data=mteb_data) if tasks else None
+    corpus = import_corpus(files, out, languages=_codes(languages), markup=markup, decontaminate=keep_out, force=force)
+    description = inspect_corpus(corpus)
     _print_json(description) if as_json else show_corpus(description, str(out))
+
+
+@app.command()
+def export(
+    corpus: Annotated[str, typer.Argument(help="A corpus folder or anything `import` takes.")],
+    out: Annotated[Path, typer.Option(help="The file (tmx) or folder to write.")],
+    to: Annotated[Literal["tmx", "moses", "datasets"], typer.Option(help="The format.")],
+    languages: Languages = None,
+    line_breaks: Annotated[
+        Literal["escape", "refuse"], typer.Option(help="In Moses files, which have a text a line.")
+    ] = "escape",
+    force: Force = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write a corpus for other programs."""
+    from polyalign.corpus import Corpus, export_corpus
+    from polyalign.terminal import show_export
+
+    result = export_corpus(
+        Corpus.open(corpus), out, to=to, languages=_codes(languages), line_breaks=line_breaks, force=force
+    )
+    _print_json(result) if as_json else show_export(result, str(out))
 
 
 @app.command()
@@ -230,7 +268,7 @@ def evaluate(
     tasks: Annotated[str, typer.Option(help="Comma-separated MTEB tasks.")] = "",
     languages: Annotated[str, typer.Option(help="Comma-separated BCP-47 codes, or all.")] = "all",
     split: Annotated[str | None, typer.Option(help="Of the tasks; by default each task's own.")] = None,
-    mteb_data: Annotated[Path | None, typer.Option(help="Folder with the tasks' data, laid out as on the Hub.")] = None,
+    mteb_data: MtebData = None,
     own_rows: Annotated[str | None, typer.Option(help="Your held-out parallel rows, scored as a bitext task.")] = None,
     arm: Annotated[str | None, typer.Option(help="Its name in comparisons; by default its record's.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Texts per forward pass.")] = 64,

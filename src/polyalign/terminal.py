@@ -55,6 +55,9 @@ def show_corpus(description: dict[str, Any], where: str) -> None:
     for kind, counts in (("rows dropped", report.get("dropped", {})), ("cells rejected", report.get("cells", {}))):
         for reason, count in counts.items():
             show(f"{count:,} {kind}: {reason}")
+    for counts, told in ((report.get("left_out", {}), "left out of the files"), (report.get("changed", {}), "changed")):
+        for reason, count in counts.items():
+            show(f"{count:,} {told}: {reason}")
     for row in description["sample"]:
         show("", *(f"  {tag:8} {text}" for tag, text in row.items() if tag != "row_id" and text is not None))
     for one in description.get("verdicts", ()):
@@ -83,6 +86,13 @@ def show_build(manifest: dict[str, Any], where: str) -> None:
     cost = made["cost"]
     show(f"Licences of the engines: {', '.join(licences)}")
     show(f"{cost['translated']:,} cells translated, the others remembered; {cost['seconds']:,.0f} s")
+
+
+def show_export(result: dict[str, Any], where: str) -> None:
+    """Print what `export_corpus` wrote."""
+    show(f"{where}: {result['rows']:,} rows in {', '.join(result['languages'])}")
+    for reason, count in result["left_out"].items():
+        show(f"{count:,} left out: {reason}")
 
 
 def show_training(record: dict[str, Any], where: str) -> None:

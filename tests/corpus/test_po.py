@@ -141,6 +141,12 @@ def test_a_region_is_dropped_where_the_language_is_asked_for_without_it(write):
     assert read_po(path, ["en", "fr"]).table.columns == ["en"]
 
 
+def test_english_is_not_translated_into_itself(read):
+    content = po(entry("colour", "color"), language="en")
+    assert read(content) == ([], {"translation within one language": 1}, {})
+    assert read(content.replace("Language: en", "Language: en_US"))[0] == [("colour", "color")]
+
+
 def test_a_template_needs_no_language(read, refused, write):
     template = po(entry("a", ""), entry("b", ""), language="", charset="CHARSET")
     assert read(template, "x.pot") == ([], {"entry without a translation": 2}, {})

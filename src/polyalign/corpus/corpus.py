@@ -206,6 +206,17 @@ class Corpus:
         train_part, dev_part = (self._part(self.rows.filter(side), self.languages, OTHER_PART) for side in (~dev, dev))
         return train_part, dev_part
 
+    def without(self, row_ids: pl.Series, reason: str) -> Self:
+        """Leave rows out, counted as dropped for ``reason``.
+
+        Raises:
+            UserError: when no row is left.
+        """
+        kept = self.rows.filter(~pl.col(ROW_ID).is_in(row_ids.implode()))
+        if kept.is_empty():
+            raise UserError(f"all {len(self)} rows are left out: {reason}")
+        return self._part(kept, self.languages, reason)
+
     def counts(self) -> dict[str, int]:
         """Return the number of texts present in each language."""
         return {tag: len(self) - self.rows[tag].null_count() for tag in self.languages}

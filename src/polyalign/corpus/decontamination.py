@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 EXACT = "exact"
 OVERLAP = "n-gram overlap"
+IN_EVALUATION = "in evaluation data"
+"""Why a claimed row is left out."""
 NORMALISATION = "NFKC, case folded, without punctuation, white space, format and control characters"
 
 _BYTES_PER_SLICE = 4 << 20

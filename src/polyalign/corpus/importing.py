@@ -10,8 +10,9 @@ from typing import Any
 
 import polars as pl
 
-from polyalign.corpus.columns import ENGLISH
+from polyalign.corpus.columns import ENGLISH, ROW_ID
 from polyalign.corpus.corpus import Corpus
+from polyalign.corpus.decontamination import IN_EVALUATION, DecontaminationSettings, Decontaminator
 from polyalign.corpus.lines import MOSES_NAME, unescape_line
 from polyalign.corpus.opening import plain_path, plain_suffix
 from polyalign.corpus.readers import DATASETS, FORMATS, read_moses, read_source
@@ -29,6 +30,7 @@ def import_corpus(
     *,
     languages: Sequence[str] | None = None,
     markup: Markup | None = None,
+    decontaminate: DecontaminationSettings | None = None,
     force: bool = False,
 ) -> Corpus:
     """Read files as one corpus, write it to ``out`` and return it; a complete corpus at ``out`` is opened instead.
@@ -43,6 +45,7 @@ def import_corpus(
         out: the corpus folder to make.
         languages: codes of the languages to keep, or None for all.
         markup: what becomes of inline tags in translation files, see `polyalign.corpus.readers.read_source`.
+        decontaminate: MTEB tasks whose evaluation texts must not occur; the manifest lists the rows that are removed.
         force: replace a complete output at ``out``.
 
     Raises:
@@ -58,7 +61,13 @@ def import_corpus(
     corpus = Corpus.from_read(read, " ".join(map(str, files)))
     if languages is not None:
         corpus = corpus.select(languages)
-    corpus.write(out, force=force, provenance={"sources": [str(file) for file in files]})
+    provenance: dict[str, Any] = {"sources": [str(file) for file in files]}
+    if decontaminate is not None:
+        decontaminator = Decontaminator(decontaminate)
+        removed = decontaminator.removed(corpus.rows)
+        corpus = corpus.without(removed[ROW_ID], IN_EVALUATION)
+        provenance["decontamination"] = {**decontaminator.provenance, "removed": removed.to_dicts()}
+    corpus.write(out, force=force, provenance=provenance)
     return corpus
 
 

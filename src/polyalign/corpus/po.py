@@ -13,7 +13,7 @@ from typing import Any
 
 from polyalign.corpus.columns import ENGLISH
 from polyalign.corpus.opening import LOST, open_binary, plain_path, text_encoding
-from polyalign.corpus.units import Markup, Read, Units
+from polyalign.corpus.units import ONE_LANGUAGE, Markup, Read, Units
 from polyalign.errors import UserError
 from polyalign.languages import is_known
 
@@ -84,6 +84,9 @@ def read_po(path: Path, languages: Sequence[str] | None = None, markup: Markup |
     if not pairs:
         return units.read()
     tag = units.tag(_language(path, metadata))
+    if tag == ENGLISH:
+        units.left_out[ONE_LANGUAGE] += len(pairs)
+        return units.read()
     shown = partial(_without_markup, units=units) if markup == "strip" else str
     for english, translation in pairs:
         units.add({ENGLISH: shown(english)} | ({tag: shown(translation)} if tag else {}))

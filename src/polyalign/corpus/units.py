@@ -21,6 +21,7 @@ Markup = Literal["strip", "keep"]
 UNKNOWN_LANGUAGE = "text in an unknown language code"
 SAME_LANGUAGE = "further text of a unit in the same language"
 OTHER_REGION = "further text of a unit in another region's form of the language"
+ONE_LANGUAGE = "translation within one language"
 CUT_SHORT = "end of the file (it is cut short)"
 NO_TEXT = "unit without text"
 

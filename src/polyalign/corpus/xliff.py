@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
-from polyalign.corpus.units import Markup, Read, Units
+from polyalign.corpus.units import ONE_LANGUAGE, Markup, Read, Units
 from polyalign.corpus.xml_pieces import DAMAGED, DamagedUnitError, Inline, attributes, decoded, parse, pieces
 
 UNTRANSLATED = "unit without a translation"
@@ -15,7 +15,6 @@ NOT_APPROVED = "translation not approved"
 NOT_FOR_TRANSLATION = "unit not to be translated"
 NO_COUNTERPART = "segment without its counterpart"
 NO_LANGUAGE = "translation whose language is not stated"
-ONE_LANGUAGE = "translation within one language"
 
 _KEPT = ("g", "mrk", "pc")
 _CODES = ("x", "bx", "ex", "bpt", "ept", "ph", "it", "sub", "sc", "ec", "sm", "em", "cp")

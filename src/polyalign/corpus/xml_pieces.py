@@ -177,10 +177,9 @@ class _Cutter:
         if begin != "<!--" and self._start is None:
             return
         end = _SECTION_ENDS[begin]
-        if begin == "<!--":  # one in a unit does not hold another unit's start: then its end was lost
-            rival = _COMMENT if self._start is None else self._unit_start
-        else:
-            rival = _CDATA
+        # A comment in a unit does not hold another unit's start: then its end was lost.
+        comment_rival = _COMMENT if self._start is None else self._unit_start
+        rival = comment_rival if begin == "<!--" else _CDATA
         while True:
             first = start + len(begin)
             found = self._text.find(end, first)

@@ -42,7 +42,9 @@ def load_data(selected: SelectedTask) -> None:
         absent = [subset for subset in selected.subsets if not _is_loaded(selected, subset)]
     except (OSError, ValueError, KeyError, DatasetsError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        hint = "mend that folder" if Path(source).is_dir() else "check the network, or give a copy with --mteb-data"
+        if local := Path(source).is_dir():
+            source = Path(source).resolve()  # `polyalign.tasks` gives the library a link to it
+        hint = "mend that folder" if local else "check the network, or give a copy with --mteb-data"
         raise UserError(f"cannot load the data of task {selected.name!r} from {source} ({reason}); {hint}") from error
     if absent:
         raise UserError(

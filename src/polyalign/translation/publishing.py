@@ -12,7 +12,7 @@ import polars as pl
 
 from polyalign.corpus.columns import ENGLISH, ROW_ID
 from polyalign.corpus.corpus import FORMAT, KIND, ROWS_PER_FILE
-from polyalign.corpus.decontamination import Decontaminator
+from polyalign.corpus.decontamination import IN_EVALUATION, Decontaminator
 from polyalign.corpus.fingerprint import RowsFingerprint
 from polyalign.corpus.verdicts import OK, LengthRange
 from polyalign.errors import UserError
@@ -24,7 +24,6 @@ from polyalign.translation.settings import BuildSettings
 from polyalign.translation.similarity import LOW_SIMILARITY
 
 TOO_FEW = "too few good translations"
-IN_EVALUATION = "in evaluation data"
 _CELLS_SAMPLED = 100_000
 
 
