@@ -25,6 +25,7 @@ import numpy as np
 import polars as pl
 
 from polyalign.corpus import verdicts as v
+from polyalign.corpus.measuring import measure
 from polyalign.identification import identifier_version
 
 LANGUAGES = ("de", "fr", "ru", "zh", "ja")
@@ -242,7 +243,7 @@ def damaged(rows: pl.DataFrame, monolingual: Path, language: str) -> pl.DataFram
 
 def judged(cells: pl.DataFrame, language: str) -> pl.DataFrame:
     """Add features and ``verdict``; the usual length is that of the cells which pass every other test."""
-    cells = cells.hstack(v.measure(cells["english"], cells["text"], language))
+    cells = cells.hstack(measure(cells["english"], cells["text"], language))
     otherwise = v.judge(cells, v.VerdictSettings(off=(v.LENGTH,)), v.length_range(cells["length_ratio"]))
     usual = v.length_range(cells.filter(otherwise == v.OK)["length_ratio"])
     return cells.with_columns(verdict=v.judge(cells, v.VerdictSettings(), usual))

@@ -8,7 +8,8 @@ from pathlib import Path
 import polars as pl
 
 from polyalign.corpus.columns import ENGLISH, ROW_ID
-from polyalign.corpus.verdicts import FEATURES, LENGTH, OK, LengthRange, VerdictSettings, judge, length_range, measure
+from polyalign.corpus.measuring import FEATURES, measure
+from polyalign.corpus.verdicts import LENGTH, OK, LengthRange, VerdictSettings, judge, length_range
 from polyalign.translation.engines.contract import Translation
 
 NOT_TRANSLATED = "not translated"

@@ -30,10 +30,10 @@ _TEXTS_PER_BATCH = 256
 
 # Apertium's stream format: these are escaped by a backslash; blanks in brackets pass through untouched.
 _RESERVED = re.compile(r"[\[\]{}^$/\\@<>]")
-_MARK_LIKE = re.compile(r"[*#]")
+_MARK_LIKE = re.compile(r"[*#~]")  # ~ marks where the post-generator works, which swallows it, escaped or not
 # What comes back: an escaped character, our number, the full stop that was lent to a text without one, a blank that
-# carried a literal * or #, or the mark before a word that the analyser (*), dictionary (@) or generator (#) lacks.
-_OUTPUT = re.compile(r"\\(.)|\[=\d+\]|(?:\.)?\[\]|\[([*#])\]|([*@#])", re.DOTALL)
+# carried a literal *, # or ~, or the mark before a word that the analyser (*), dictionary (@) or generator (#) lacks.
+_OUTPUT = re.compile(r"\\(.)|\[=\d+\]|(?:\.)?\[\]|\[([*#~])\]|([*@#])", re.DOTALL)
 _LICENCES = {
     "GPL-2": "GPL-2.0-only",
     "GPL-2+": "GPL-2.0-or-later",
