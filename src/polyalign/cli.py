@@ -113,9 +113,9 @@ def build(
     as_json: AsJson = False,
 ) -> None:
     """Translate English into many languages: a corpus, with a verdict on every cell."""
-    from polyalign.recipe import load_build
     from polyalign.terminal import show_build
     from polyalign.translation import build as build_corpus
+    from polyalign.translation.settings import load_build
 
     given = {
         "english": english or None,

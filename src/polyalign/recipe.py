@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import Field, field_validator, model_validator
 
 from polyalign.errors import UserError
-from polyalign.settings import Settings
+from polyalign.settings import Settings, apply_change, parse_yaml
 from polyalign.training.objective import Objective
 from polyalign.training.settings import TrainingSettings
 from polyalign.translation.settings import BuildSettings
@@ -188,67 +187,11 @@ def load_recipe(source: str | Path, changes: Sequence[str] = ()) -> Recipe:
         raise UserError(
             f"no recipe {str(source)!r}: not a file, nor one of the packaged {', '.join(packaged_recipes())}"
         )
-    values = _parse(text, str(source))
+    values = parse_yaml(text, str(source))
     if not isinstance(values, dict):
         raise UserError(
             f"{source} is not a recipe: it must be a mapping with the keys {', '.join(Recipe.model_fields)}"
         )
     for change in changes:
-        _apply(values, change)
+        apply_change(values, change)
     return Recipe.checked(values, str(source))
-
-
-def load_build(path: Path | None, given: Mapping[str, Any], changes: Sequence[str] = ()) -> BuildSettings:
-    """Return the validated settings of a build.
-
-    Args:
-        path: a YAML file with any of the keys of `BuildSettings`, or None.
-        given: values that go before the file's, by key with dots.
-        changes: see `load_recipe`; they go before both.
-
-    Raises:
-        UserError: one line with every problem.
-    """
-    values: Any = {}
-    if path is not None:
-        if not path.is_file():
-            raise UserError(
-                f"no such file: {path}; give a YAML file with the keys {', '.join(BuildSettings.model_fields)}"
-            )
-        values = _parse(path.read_text(encoding="utf-8"), str(path)) or {}
-    if not isinstance(values, dict):
-        raise UserError(f"{path} must be a mapping with the keys {', '.join(BuildSettings.model_fields)}")
-    for key, value in given.items():
-        _put(values, key, value, key)
-    for change in changes:
-        _apply(values, change)
-    return BuildSettings.checked(values, str(path or "build"))
-
-
-def _parse(text: str, where: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f" at line {mark.line + 1}" if mark else ""
-        raise UserError(
-            f"{where} is not valid YAML{place}: {getattr(error, 'problem', None) or 'unreadable'}"
-        ) from error
-
-
-def _apply(values: dict[str, Any], change: str) -> None:
-    key, equals, value = change.partition("=")
-    if not equals or not key:
-        raise UserError(f"--set {change!r} must be KEY=VALUE, such as training.steps=100")
-    _put(values, key, _parse(value, f"--set {key}"), f"--set {change!r}")
-
-
-def _put(values: dict[str, Any], key: str, value: Any, where: str) -> None:
-    *parents, last = key.split(".")
-    for parent in parents:
-        if values.get(parent) is None:
-            values[parent] = {}
-        values = values[parent]
-        if not isinstance(values, dict):
-            raise UserError(f"{where}: {parent} is not a mapping")
-    values[last] = value

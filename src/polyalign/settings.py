@@ -1,9 +1,10 @@
-"""The base of every settings class: frozen, unknown keys refused, all problems told in one line."""
+"""The base of every settings class: frozen, unknown keys refused, all problems told in one line; values from YAML."""
 
 from __future__ import annotations
 
 from typing import Any, Self
 
+import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from polyalign.errors import UserError, nearest
@@ -67,3 +68,47 @@ def _kinds(annotation: Any) -> list[Any]:
 
 def _is_yaml_bool(detail: Any) -> bool:
     return isinstance(detail["input"], bool) and detail["type"] == "string_type"
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """Return what a YAML text says.
+
+    Raises:
+        UserError: when it is not YAML; ``where`` is what the text is called there.
+    """
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f" at line {mark.line + 1}" if mark else ""
+        raise UserError(
+            f"{where} is not valid YAML{place}: {getattr(error, 'problem', None) or 'unreadable'}"
+        ) from error
+
+
+def apply_change(values: dict[str, Any], change: str) -> None:
+    """Carry out a ``KEY=VALUE`` with dots between nested keys and the value in YAML, as ``training.steps=100``.
+
+    Raises:
+        UserError: when it is not of that form, or goes through what is no mapping.
+    """
+    key, equals, value = change.partition("=")
+    if not equals or not key:
+        raise UserError(f"--set {change!r} must be KEY=VALUE, such as training.steps=100")
+    put(values, key, parse_yaml(value, f"--set {key}"), f"--set {change!r}")
+
+
+def put(values: dict[str, Any], key: str, value: Any, where: str) -> None:
+    """Set a value under a key with dots, making the mappings on the way.
+
+    Raises:
+        UserError: when something on the way is no mapping.
+    """
+    *parents, last = key.split(".")
+    for parent in parents:
+        if values.get(parent) is None:
+            values[parent] = {}
+        values = values[parent]
+        if not isinstance(values, dict):
+            raise UserError(f"{where}: {parent} is not a mapping")
+    values[last] = value

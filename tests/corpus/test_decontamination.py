@@ -1,5 +1,6 @@
 """Which texts count as standing in evaluation data, on tiny datasets laid out like those of the Hub."""
 
+import json
 import os
 import unicodedata
 from fractions import Fraction
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from polyalign import Corpus, build, import_corpus
 from polyalign.corpus import decontamination
 from polyalign.corpus.decontamination import DecontaminationSettings, Decontaminator, evaluation_texts
 from polyalign.errors import UserError
@@ -351,3 +353,41 @@ def test_planted_tatoeba_sentences_are_found():
     planted = pl.read_parquet(file).filter(pl.col("lang").is_in(["deu-eng", "cmn-eng"]))
     for text in (planted["sentence1"], planted["sentence2"], planted["sentence1"].str.to_uppercase() + "!"):
         assert decontaminator.claims(text)["how"].unique().to_list() == ["exact"]
+
+
+CONTAMINATED = [
+    {"en": "A train sentence in en.", "de": "Ein Satz.", "fr": "Une phrase."},  # STSb evaluates no train split
+    {"en": "Nobody has seen this one.", "de": "A test sentence in de.", "fr": "Une autre phrase."},
+    {"en": "A film about en-ha!", "de": "Ein Film.", "fr": "Un film."},
+    {"en": "A good row stays.", "de": "Eine gute Zeile bleibt.", "fr": "Une bonne ligne reste."},
+]
+KEPT = ["A train sentence in en.", "A good row stays."]
+
+
+def removed_from(out):
+    listed = json.loads((out / "manifest.json").read_text())["provenance"]["decontamination"]["removed"]
+    return {(row["language"], row["task"], row["how"]) for row in listed}
+
+
+def test_import_lists_what_it_removes_with_the_task_that_claims_it(mteb_data, tmp_path):
+    source = tmp_path / "rows.jsonl"
+    source.write_text("".join(json.dumps(row) + "\n" for row in CONTAMINATED))
+    settings = DecontaminationSettings(tasks=[STS, NOLLY], mteb_data=mteb_data)
+    corpus = import_corpus([source], tmp_path / "corpus", decontaminate=settings)
+    assert corpus.rows["en"].to_list() == KEPT
+    assert corpus.report["dropped"] == {"in evaluation data": 2}
+    assert removed_from(tmp_path / "corpus") == {("de", STS, "exact"), ("en", NOLLY, "exact")}
+
+
+def test_build_looks_at_the_english_and_at_every_translation(mteb_data, tmp_path):
+    source = tmp_path / "rows.jsonl"
+    source.write_text("".join(json.dumps(row) + "\n" for row in CONTAMINATED))
+    request = {
+        "english": str(source), "source": {"column": "en"}, "to": ["de", "fr"], "engines": [f"memory:{source}"],
+        "decontaminate": {"tasks": [STS, NOLLY], "mteb_data": str(mteb_data)}, "verdicts": {"off": ["wrong language"]},
+    }  # fmt: skip
+    manifest = build(request, tmp_path / "corpus", memory=tmp_path / "memory")
+    assert Corpus.open(tmp_path / "corpus").rows["en"].to_list() == KEPT
+    assert manifest["report"]["rows_read"] == 4
+    assert manifest["report"]["dropped"] == {"in evaluation data": 2}
+    assert removed_from(tmp_path / "corpus") == {("de", STS, "exact"), ("en", NOLLY, "exact")}

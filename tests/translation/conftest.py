@@ -107,7 +107,7 @@ def tiny_madlad(tmp_path_factory) -> Path:
         for row in FEW
         for tag, token in MADLAD_LANGUAGES.items()
     ]
-    _train(model, pairs, learning_rate=5e-3)
+    _train(model, pairs)
     skipped = {"shared.weight", "encoder.embed_tokens.weight"}
     weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items() if name not in skipped}
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
@@ -118,16 +118,17 @@ def tiny_madlad(tmp_path_factory) -> Path:
 
 
 def _madlad_tokenizer(folder: Path) -> list[list]:
-    """Write the tokenizer's files into the folder and return its pieces with their scores."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    """Write the tokenizer's files into the folder and return its pieces with their scores.
 
-    learner = Tokenizer(models.Unigram())
-    learner.pre_tokenizer = pre_tokenizers.Metaspace()
-    trainer = trainers.UnigramTrainer(vocab_size=300, show_progress=False, unk_token="<unk>", special_tokens=["<unk>"])
-    learner.train_from_iterator(_texts(FEW, ["en", *MADLAD_LANGUAGES]), trainer)
-    learned = dict(json.loads(learner.to_str())["model"]["vocab"][1:])
-    first = ["<unk>", "<s>", "</s>", "<2en>", *MADLAD_LANGUAGES.values()]
-    vocabulary = [[piece, 0.0] for piece in first] + [[p, s] for p, s in ({"▁": -8.0} | learned).items()]
+    The pieces are the words and the characters: the unigram trainer would give others on every run.
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+
+    texts = _texts(FEW, ["en", *MADLAD_LANGUAGES])
+    scores = dict.fromkeys(["<unk>", "<s>", "</s>", "<2en>", *MADLAD_LANGUAGES.values()], 0.0)
+    scores |= dict.fromkeys((f"▁{word}" for text in texts for word in text.split()), -5.0)
+    scores |= dict.fromkeys(("▁", *sorted(set("".join(texts)) - {" "})), -9.0)
+    vocabulary = [list(entry) for entry in scores.items()]
     tokenizer = Tokenizer(models.Unigram([tuple(entry) for entry in vocabulary], unk_id=0))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()])
     tokenizer.decoder = decoders.Metaspace()
@@ -179,8 +180,8 @@ def _marian(folder: Path, rows: list[dict[str, str]], tokens: dict[str, str], ta
     return _saved(model, tokenizer, folder)
 
 
-def _train(model, pairs: list[tuple[list[int], list[int], list[int]]], learning_rate: float = 4e-3, sure: float = 0.9) -> None:
-    """Fit (input ids, forced start of the output, rest of the output) until the model is at least so ``sure`` of every token.
+def _train(model, pairs: list[tuple[list[int], list[int], list[int]]]) -> None:
+    """Fit (input ids, forced start of the output, rest of the output) until every token's probability is 0.97 or more.
 
     The forced start is not learnt: it is given, and the input does not tell it.
     """
@@ -190,15 +191,15 @@ def _train(model, pairs: list[tuple[list[int], list[int], list[int]]], learning_
     inputs = _rows([source for source, _, _ in pairs], pad)
     fed = _rows([[start, *forced, *target[:-1]] for _, forced, target in pairs], pad)
     wanted = _rows([[-100] * len(forced) + target for _, forced, target in pairs], -100)
-    optimizer = torch.optim.Adam(model.parameters(), learning_rate)
-    for step in range(1, 601):
+    optimizer = torch.optim.Adam(model.parameters(), 4e-3)
+    for _ in range(600):
         found = model(input_ids=inputs, attention_mask=(inputs != pad).long(), decoder_input_ids=fed)
         losses = torch.nn.functional.cross_entropy(found.logits.transpose(1, 2), wanted, reduction="none")
         loss = losses.sum() / (wanted != -100).sum()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        if losses.max().item() < -math.log(sure):
+        if losses.max().item() < -math.log(0.97):
             model.eval()
             return
     raise AssertionError(f"the tiny model did not learn its sentences: loss {loss.item():.3f}")

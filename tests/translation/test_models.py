@@ -127,7 +127,7 @@ class TestTokens:
         unnamed = copied(tiny_marian, tmp_path / "mine")
         path = unnamed / "tokenizer_config.json"
         path.write_text(json.dumps(json.loads(path.read_text()) | {"target_lang": None}))
-        with pytest.raises(UserError, match="cannot tell which language mine translates into; say it with .* `language`"):
+        with pytest.raises(UserError, match=r"cannot tell which language mine translates into; say it .* `language`"):
             TranslationModel(str(unnamed)).token("de")
         assert TranslationModel(str(unnamed), "de").token("de") == ""
         assert TranslationModel(str(unnamed), "fr").token("de") is None
@@ -177,7 +177,7 @@ class TestIncompleteFolders:
 
     def test_a_file_is_not_a_model(self, tmp_path):
         (tmp_path / "model.bin").write_text("")
-        with pytest.raises(UserError, match="is not a model folder; give a CTranslate2 or transformers folder, or a Hub id"):
+        with pytest.raises(UserError, match=r"model.bin is not a model folder; give a CTranslate2 or transformers"):
             find(str(tmp_path / "model.bin"))
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from queue import SimpleQueue
 from threading import Event
@@ -94,16 +93,16 @@ class ThreadPool:
             finally:
                 idle.put(engines)
 
-        futures: deque[tuple[Task, Future[Results]]] = deque()
+        futures: dict[Future[Results], Task] = {}
         executor = ThreadPoolExecutor(self._workers)
         try:
             for task in tasks:
-                futures.append((task, executor.submit(work, task)))
+                futures[executor.submit(work, task)] = task
                 # One task more than there are workers, so that none waits while results are taken care of.
                 if len(futures) > self._workers:
-                    yield _first(futures)
+                    yield from _finished(futures)
             while futures:
-                yield _first(futures)
+                yield from _finished(futures)
         finally:
             stopping.set()
             for engines in opened:
@@ -112,9 +111,10 @@ class ThreadPool:
             executor.shutdown(cancel_futures=True)
 
 
-def _first(futures: deque[tuple[Task, Future[Results]]]) -> tuple[Task, Results]:
-    task, future = futures.popleft()
-    return task, future.result()
+def _finished(futures: dict[Future[Results], Task]) -> Iterator[tuple[Task, Results]]:
+    """Wait until some task is finished, take it out and yield it; a failed one raises what it failed of."""
+    for future in wait(futures, return_when=FIRST_COMPLETED).done:
+        yield futures.pop(future), future.result()
 
 
 def default_workers(choices: Sequence[EngineChoice]) -> int:

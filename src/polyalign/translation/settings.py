@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Self
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -11,7 +13,7 @@ from polyalign.corpus.decontamination import DecontaminationSettings
 from polyalign.corpus.verdicts import VerdictSettings
 from polyalign.errors import UserError
 from polyalign.languages import canonical
-from polyalign.settings import Settings
+from polyalign.settings import Settings, apply_change, parse_yaml, put
 from polyalign.translation.engines.choosing import EngineChoice, choice_values
 from polyalign.translation.english import EnglishSettings
 
@@ -89,3 +91,30 @@ class BuildSettings(Settings):
         if self.min_languages > len(self.to):
             raise ValueError(f"min_languages is {self.min_languages}, but there are {len(self.to)} languages in to")
         return self
+
+
+def load_build(path: Path | None, given: Mapping[str, Any], changes: Sequence[str] = ()) -> BuildSettings:
+    """Return the validated settings of a build.
+
+    Args:
+        path: a YAML file with any of the keys of `BuildSettings`, or None.
+        given: values that go before the file's, by key with dots.
+        changes: ``KEY=VALUE``, see `polyalign.settings.apply_change`; they go before both.
+
+    Raises:
+        UserError: one line with every problem.
+    """
+    values: Any = {}
+    if path is not None:
+        if not path.is_file():
+            raise UserError(
+                f"no such file: {path}; give a YAML file with the keys {', '.join(BuildSettings.model_fields)}"
+            )
+        values = parse_yaml(path.read_text(encoding="utf-8"), str(path)) or {}
+    if not isinstance(values, dict):
+        raise UserError(f"{path} must be a mapping with the keys {', '.join(BuildSettings.model_fields)}")
+    for key, value in given.items():
+        put(values, key, value, key)
+    for change in changes:
+        apply_change(values, change)
+    return BuildSettings.checked(values, str(path or "build"))

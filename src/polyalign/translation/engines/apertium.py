@@ -109,7 +109,7 @@ class ApertiumEngine:
         files = {file for mode in path for file in self._files(mode)}
         return Provenance(
             engine=f"apertium:{'+'.join(path)}",
-            revision=_hash_of(tuple(sorted(files)), self._data),
+            revision=_hash_of(tuple(sorted(files))),
             licence=" AND ".join(sorted({_licence(file.parent.name) for file in files if file.suffix == ".bin"})),
             settings={"warm_up": fingerprint(_warm_up())},
         )
@@ -243,8 +243,8 @@ class _Pipeline:
                     text = output.decode("utf-8", "replace")
                     if f"[={numbers[position]}]" not in text:
                         return
+                    position += 1  # before the yield: whoever takes the last result does not come back
                     yield _unframe(text)
-                    position += 1
                 if not block:
                     return
         finally:
@@ -254,12 +254,12 @@ class _Pipeline:
 
     def stop(self) -> None:
         """End the programs."""
-        if self._process is None:
+        process, self._process = self._process, None  # one of two threads ends them: who translates, or who closes
+        if process is None:
             return
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
-        self._process = None
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def _feed(stream: IO[bytes], framed: list[bytes]) -> None:
@@ -294,8 +294,9 @@ def _warm_up() -> list[str]:
 
 
 @cache
-def _hash_of(files: tuple[Path, ...], root: Path) -> str:
-    return fingerprint_files(list(files), root)
+def _hash_of(files: tuple[Path, ...]) -> str:
+    # A mode may name files anywhere; those of one installation get the same hash wherever it lies.
+    return fingerprint_files(list(files), Path(os.path.commonpath(files)))
 
 
 @cache

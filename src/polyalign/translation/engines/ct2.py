@@ -16,7 +16,13 @@ from pydantic import Field
 
 from polyalign.errors import UserError
 from polyalign.storage import new_folder
-from polyalign.translation.engines.models import CT2_WEIGHTS, FAMILIES, TranslationModel, read_vocabulary
+from polyalign.translation.engines.models import (
+    CT2_WEIGHTS,
+    FAMILIES,
+    TranslationModel,
+    read_vocabulary,
+    without_remarks,
+)
 from polyalign.translation.engines.neural import NeuralEngine, NeuralSettings, Output, needs, out_of_memory
 
 log = logging.getLogger(__name__)
@@ -45,7 +51,7 @@ class Ct2Engine(NeuralEngine):
 
     def __init__(self, model: str, settings: Ct2Settings) -> None:
         super().__init__(model, settings)
-        self._translators: dict[str, Any] = {}
+        self._translators: dict[Path, Any] = {}
 
     def close(self) -> None:
         """Free the models."""
@@ -85,6 +91,7 @@ class Ct2Engine(NeuralEngine):
             disable_unk=True,
             max_input_length=0,  # no cutting in silence: the inputs are cut, and marked, before
             max_decoding_length=self._max_output(model),
+            min_decoding_length=0,  # an empty output is told as one
             return_end_token=True,  # its absence is the sign of a cut output
             return_scores=True,
         )
@@ -110,12 +117,11 @@ class Ct2Engine(NeuralEngine):
 
     def _translator(self, model: TranslationModel) -> Any:
         """Return the loaded weights of a model, converted before if need be."""
-        key = str(model.folder)
-        if key not in self._translators:
+        if model.folder not in self._translators:
             folder = model.folder if model.is_ctranslate2 else self._converted(model)
             _check_tokenizer(model, folder)
-            self._translators[key] = self._load(folder)
-        return self._translators[key]
+            self._translators[model.folder] = self._load(folder)
+        return self._translators[model.folder]
 
     def _load(self, folder: Path) -> Any:
         ctranslate2 = _ctranslate2()
@@ -151,6 +157,7 @@ class Ct2Engine(NeuralEngine):
         if (out / CT2_WEIGHTS).is_file():
             return out
         cache.mkdir(parents=True, exist_ok=True)
+        _ctranslate2()
         with FileLock(cache / f".{out.name}.lock"):
             if not (out / CT2_WEIGHTS).is_file():  # another process may have made it meanwhile
                 log.info("converting %s for CTranslate2, once, into %s", model.name, out)
@@ -168,7 +175,6 @@ def _ctranslate2() -> Any:
 
 
 def _convert(model: TranslationModel, out: Path, weights: str) -> None:
-    _ctranslate2()
     from ctranslate2.converters import TransformersConverter
 
     if getattr(model.tokenizer, "separate_vocabs", False):
@@ -177,7 +183,7 @@ def _convert(model: TranslationModel, out: Path, weights: str) -> None:
             "use the engine transformers"
         )
 
-    class Converter(TransformersConverter):  # type: ignore[misc]
+    class Converter(TransformersConverter):
         def load_model(self, *args: Any, **kwargs: Any) -> Any:
             network = super().load_model(*args, **kwargs)
             # The converter scales the outputs of a T5 model with tied embeddings. transformers 5 calls all of them tied
@@ -187,7 +193,8 @@ def _convert(model: TranslationModel, out: Path, weights: str) -> None:
             return network
 
     try:
-        Converter(str(model.folder), low_cpu_mem_usage=True).convert(str(out), quantization=weights, force=True)
+        with without_remarks():
+            Converter(str(model.folder), low_cpu_mem_usage=True).convert(str(out), quantization=weights, force=True)
     except Exception as error:  # whatever transformers and the converter raise
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(f"CTranslate2 cannot convert {model.folder}: {reason}") from error

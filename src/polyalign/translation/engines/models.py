@@ -7,7 +7,7 @@ import csv
 import json
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib.resources import files
@@ -349,12 +349,19 @@ def _read_json(path: Path) -> dict[str, Any]:
     return values
 
 
+@contextlib.contextmanager
+def without_remarks() -> Iterator[None]:
+    """Keep back that Marian's tokenizer recommends a package which tokenizing does not use."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Recommended: pip install sacremoses")
+        yield
+
+
 def _load_tokenizer(folder: Path) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Recommended: pip install sacremoses")  # tokenizing does not use it
+        with without_remarks():
             return _with_unknown(AutoTokenizer.from_pretrained(folder))
     except Exception as error:  # whatever the tokenizers and sentencepiece raise
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -371,7 +378,7 @@ def _with_unknown(tokenizer: Any) -> Any:
     """
     from tokenizers import Tokenizer
 
-    backend = getattr(tokenizer, "_tokenizer", None)
+    backend: Any = getattr(tokenizer, "_tokenizer", None)
     if type(getattr(backend, "model", None)).__name__ == "Unigram":
         state = json.loads(backend.to_str())
         if state["model"]["unk_id"] != tokenizer.unk_token_id:

@@ -184,6 +184,8 @@ class NeuralEngine(ABC):
             model.require(asked.token)
             return model, asked.token
         token = model.token(language)
+        if token is None and self.model == OPUS:
+            raise UserError(f"{asked.model}, listed for {language!r}, does not know it; choose another engine for it")
         return None if token is None else (model, token)
 
     def _parts(self, model: TranslationModel, token: str, texts: Sequence[str]) -> Iterator[_Part]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Literal
 
 from polyalign.errors import UserError
@@ -28,7 +29,7 @@ class Seq2SeqEngine(NeuralEngine):
 
     def __init__(self, model: str, settings: Seq2SeqSettings) -> None:
         super().__init__(model, settings)
-        self._networks: dict[str, Any] = {}
+        self._networks: dict[Path, Any] = {}
 
     def close(self) -> None:
         """Free the models."""
@@ -104,10 +105,9 @@ class Seq2SeqEngine(NeuralEngine):
         return sums
 
     def _network(self, model: TranslationModel) -> Any:
-        key = str(model.folder)
-        if key not in self._networks:
-            self._networks[key] = self._load(model)
-        return self._networks[key]
+        if model.folder not in self._networks:
+            self._networks[model.folder] = self._load(model)
+        return self._networks[model.folder]
 
     def _load(self, model: TranslationModel) -> Any:
         import torch
@@ -127,7 +127,7 @@ class Seq2SeqEngine(NeuralEngine):
         network.generation_config = GenerationConfig(
             **({"num_beams": beams, "early_stopping": True, "length_penalty": 1.0} if beams > 1 else {}),
             do_sample=False,
-            suppress_tokens=sorted({model.tokenizer.pad_token_id, model.tokenizer.unk_token_id} - {None}),
+            suppress_tokens=_suppressed(model),
             decoder_start_token_id=own.decoder_start_token_id,
             bos_token_id=own.bos_token_id,
             eos_token_id=model.tokenizer.eos_token_id,
@@ -135,6 +135,12 @@ class Seq2SeqEngine(NeuralEngine):
         )
         device = f"cuda:{self.settings.device_index}" if self.device == "cuda" else "cpu"
         return network.to(device).eval()
+
+
+def _suppressed(model: TranslationModel) -> list[int]:
+    """Return the tokens that must not be written: the unknown one, and Marian's padding, which starts the output."""
+    tokenizer = model.tokenizer
+    return [tokenizer.unk_token_id, *([tokenizer.pad_token_id] if model.family == "marian" else [])]
 
 
 def _ended(ids: list[int], end: int) -> list[int]:
