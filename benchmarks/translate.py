@@ -69,14 +69,14 @@ def measure(folder: Path, cache: Path, texts: list[str], options: argparse.Names
     )
     engine = Ct2Engine(str(folder), settings)
     started = time.perf_counter()
-    translate(engine, texts[:BATCH])
+    translate(engine, texts[:2])
     prepared = time.perf_counter() - started
     print(f"{machine()}; {options.threads} threads")
     print(
         f"shape {options.model or options.shape}: {plain.parameters / 1e6:.0f} million parameters; {len(texts)} "
         f"sentences, beam {options.beam}, {options.tokens} output tokens each; converted in {prepared:.0f} s"
     )
-    plain.translate(texts[:BATCH])
+    plain.translate(texts[:2])
     seconds: Counter[str] = Counter()
     processor: Counter[str] = Counter()
     for turn in range(options.rounds):

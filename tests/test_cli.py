@@ -3,8 +3,10 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
+import polars as pl
 import pytest
 
 from polyalign.cli import main
@@ -78,6 +80,11 @@ def test_import_inspect_train_evaluate_compare(polyalign, rows, tmp_path):
         (["run", "xlmr", "--out", "x"], "xlmr: corpus is missing"),
         (["compare", "{rows}", "--out", "x"], "rows.csv"),
         (["train", "{rows}", "--out", "x", "--base", "{rows}"], "is not a model folder"),
+        (["build", "--out", "x"], "build: english is missing; to is missing; engines is missing"),
+        (["build", "sample", "--to", "de,xx", "--engine", "apertum", "--out", "x"], "(did you mean 'apertium'?)"),
+        (["build", "sample", "--to", "cs", "--engine", "memory:sample", "--out", "x"], "into cs (Czech); add one that"),
+        (["build", "no.txt", "--to", "de", "--engine", "memory:sample", "--out", "x"], "no.txt"),
+        (["build", "--recipe", "no.yaml", "--out", "x"], "no such file: no.yaml; give a YAML file with the keys"),
         (["evaluate", "no/model", "--own-rows", "{rows}", "--out", "x"], "cannot load the model 'no/model'"),
     ],
 )
@@ -90,6 +97,49 @@ def test_a_mistake_is_one_line_and_exit_2(arguments, message, polyalign, rows, t
     assert message in last
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "x").exists() or not any((tmp_path / "x").iterdir())
+
+
+def test_build_and_inspect(polyalign, rows, tmp_path, monkeypatch, caplog):
+    """60 rows: one has no Russian in the memory, one a German copy of the English; a text stands twice, one is dots."""
+    monkeypatch.chdir(tmp_path)
+    known = [json.loads(line) for line in pl.read_csv(rows).write_ndjson().splitlines()]
+    del known[0]["ru"]
+    known[1]["de"] = known[1]["en"]
+    Path("known.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in known))
+    texts = [row["en"] for row in known] + [known[5]["en"], "..........."]
+    Path("english.txt").write_text("".join(f"{text}\n" for text in texts))
+    Path("recipe.yaml").write_text("to: [de]\nmin_languages: 1\nverdicts: {language_probability: 0.9}\n")
+    call = [
+        "build", "english.txt", "--recipe", "recipe.yaml", "--to", "de,ru",
+        "--engine", "memory:known.jsonl", "--min-languages", 1, "--set", "min_languages=2",
+        "--set", "verdicts.length_deviations=9", "--set", "source.near_duplicates=null",
+        "--memory", "memory", "--workers", 1, "--out", "corpus",
+    ]  # fmt: skip
+    shown = polyalign(*call)
+    assert shown.returncode == 0, shown.stderr
+    for part in (
+        "corpus: 58 rows", "German", "98.3%", "copy of the source 1", "Russian", "not translated 1",
+        "62 lines read, 60 English texts kept", "1 English texts left out: duplicate",
+        "1 English texts left out: no letters", "2 rows dropped: too few good translations",
+        "Licences of the engines: unknown", "0 cells translated, the others remembered",
+    ):  # fmt: skip
+        assert part in shown.stdout
+    again = polyalign(*call, "--json")
+    assert again.returncode == 0
+    assert "corpus is complete and was left alone; --force replaces it" in caplog.text
+    manifest = json.loads(again.stdout)
+    assert manifest["provenance"]["verdicts"] == {
+        "de": {"ok": 59, "copy of the source": 1},
+        "ru": {"ok": 59, "not translated": 1},
+    }
+    inspected = polyalign("inspect", "corpus", "--rows", 1)
+    assert "de: 1 cells copy of the source\n  (row dropped)\n  → " + known[1]["en"] in inspected.stdout
+    assert "ru: 1 cells not translated\n  (row dropped)\n  → \n" in inspected.stdout
+    described = json.loads(polyalign("inspect", "corpus", "--json").stdout)
+    assert [one["verdict"] for one in described["verdicts"]] == ["ok", "copy of the source", "ok", "not translated"]
+    refused = polyalign(*call, "--set", "to=[de]", "--set", "min_languages=1")
+    assert refused.returncode == 2
+    assert "corpus is a corpus of another request (changed: to, min_languages)" in refused.stderr
 
 
 @pytest.mark.parametrize("arguments", [["train"], ["frobnicate"], ["inspect", "x", "--rows", "many"]])

@@ -1,12 +1,17 @@
 """Recipes: the packaged ones are sound, and every problem of a wrong one is told in one line."""
 
+from pathlib import Path
+
 import pytest
 import yaml
 
 from polyalign.errors import UserError
 from polyalign.recipe import load_recipe, packaged_recipes
+from polyalign.translation.settings import BuildSettings, load_build
 
 SMALL = {"corpus": "sample", "base": "static", "arms": ["multi-way"], "evaluation": {"own_rows": "sample"}}
+
+BUILD = {"english": "sample", "to": ["de", "fr"], "engines": ["memory:sample"]}
 
 
 def written(tmp_path, values):
@@ -19,7 +24,7 @@ def written(tmp_path, values):
 def test_packaged_recipes_are_sound(name):
     recipe = load_recipe(name, ["corpus=rows.parquet"])
     assert recipe.trained_arms[0].name == "multi-way"
-    assert recipe.report.control == "en-x"
+    assert recipe.report.control == (None if name == "translate" else "en-x")
     assert recipe.equal == ["rows", "texts"]
 
 
@@ -31,6 +36,7 @@ def test_the_packaged_bases():
         "xlmr": "FacebookAI/xlm-roberta-base",
         "mbert": "google-bert/bert-base-multilingual-cased",
         "me5": "intfloat/multilingual-e5-base",
+        "translate": "static",
     }
     assert load_recipe("me5", ["corpus=x"]).training.prompt == "query: "
 
@@ -71,6 +77,14 @@ def test_set_changes_nested_keys(tmp_path):
         ({"report": {"control": "en-x"}}, r"report\.control is 'en-x', must be one of the arms multi-way"),
         ({"seeds": [-1]}, r"seeds\.0 is -1, must be greater than or equal to 0"),
         ({"seeds": [1, 1]}, r"seeds \[1, 1\] repeat a seed"),
+        (
+            {"corpus": {"english": "a", "tu": ["de"]}},
+            r"corpus: build: to is missing; engines is missing; unknown key 'tu'",
+        ),
+        (
+            {"corpus": BUILD | {"to": ["de", "xx"], "engines": ["memry:a"]}},
+            "corpus: build: to: unknown language code 'xx'; .* unknown engine 'memry' .did you mean 'memory'",
+        ),
         ({"evaluation": {}}, "evaluation: evaluation has neither tasks nor own_rows; name an MTEB task"),
         ({"training": {"epochs": 1, "steps": 1}}, "training: epochs and steps are given; a budget is one of"),
         (
@@ -94,3 +108,61 @@ def test_what_is_no_recipe(tmp_path):
         load_recipe(written(tmp_path, "- a\n- b\n"))
     with pytest.raises(UserError, match="corpus is missing; base is missing; arms is missing; evaluation is missing"):
         load_recipe(written(tmp_path, "seeds: [1]\n"))
+
+
+def test_the_corpus_may_be_a_build(tmp_path):
+    recipe = load_recipe(written(tmp_path, SMALL | {"corpus": BUILD}), ["corpus.min_languages=2"])
+    assert recipe.corpus == BuildSettings.checked(BUILD | {"min_languages": 2}, "build")
+    again = load_recipe(written(tmp_path, recipe.model_dump(mode="json")))
+    assert again == recipe, "what a run writes down reads back as the same recipe"
+
+
+def test_a_build_takes_its_file_then_the_options_then_set(tmp_path):
+    path = written(tmp_path, BUILD | {"source": {"rows": 10, "seed": 1}, "verdicts": {"copied": 0.5}})
+    given = {"to": ["es"], "source.rows": 20, "similarity.encoder": "some/model"}
+    found = load_build(path, given, ["source.rows=30", "verdicts.repetitions=4", "engines=['es=apertium']"])
+    assert (found.english, found.to) == (["sample"], ["es"])
+    assert (found.source.rows, found.source.seed) == (30, 1)
+    assert (found.verdicts.copied, found.verdicts.repetitions) == (0.5, 4)
+    assert (found.engines[0].spec, found.engines[0].languages) == ("apertium", ["es"])
+    assert found.similarity.encoder == "some/model"
+    assert load_build(None, BUILD) == load_build(written(tmp_path, BUILD), {})
+
+
+def test_all_problems_of_a_build_are_told_at_once(tmp_path):
+    with pytest.raises(UserError) as caught:
+        load_build(
+            written(tmp_path, {"to": ["xx", "de", "de"], "engines": ["apertum"], "foo": 1}),
+            {"source.split": "words", "min_languages": 0},
+            ["verdicts.copid=1"],
+        )
+    for part in (
+        "english is missing", "unknown language code 'xx'", "'de' stands there twice", "(did you mean 'apertium'?)",
+        "source.split is 'words', must be 'lines' or 'sentences'", "min_languages is 0", "unknown key 'foo'",
+        "unknown key 'verdicts.copid' (did you mean 'copied'?)",
+    ):  # fmt: skip
+        assert part in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert str(caught.value).startswith(f"{tmp_path}/recipe.yaml: ")
+
+
+@pytest.mark.parametrize(
+    ("text", "changes", "message"),
+    [
+        (None, [], "^build: english is missing; to is missing; engines is missing$"),
+        ("", [], "recipe.yaml: english is missing; to is missing; engines is missing$"),
+        ("- a", [], "recipe.yaml must be a mapping with the keys english, to, engines, source"),
+        ("to: [de", [], "recipe.yaml is not valid YAML at line 1: "),
+        ("to: [de, no]", [], r"to\.1 is False, .* \(YAML reads a bare no, yes, on or off"),
+        ("source: 5", ["source.rows=3"], r"--set 'source\.rows=3': source is not a mapping"),
+        (yaml.safe_dump(BUILD), ["min_languages=3"], "min_languages is 3, but there are 2 languages in to"),
+        (yaml.safe_dump(BUILD), ["to=[en, de]"], "to: English is the source; leave it out"),
+        (yaml.safe_dump(BUILD), ["english=[]"], r"english is \[\], List should have at least 1 item"),
+    ],
+)
+def test_mistakes_of_a_build_are_told_in_one_line(tmp_path, text, changes, message):
+    with pytest.raises(UserError, match=message) as caught:
+        load_build(None if text is None else written(tmp_path, text), {}, changes)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(UserError, match=r"^no such file: nowhere\.yaml; give a YAML file with the keys english"):
+        load_build(Path("nowhere.yaml"), {})

@@ -158,3 +158,31 @@ def test_the_untouched_base_is_measured_with_its_prompt(files, tmp_path, tiny_xl
     assert config["prompts"][config["default_prompt_name"]] == "query: "
     exposures = pl.read_parquet(tmp_path / "run/scores/base/scores.parquet")["exposure"].unique().to_list()
     assert sorted(exposures) == ["seen", "unseen"], "the base is measured on the languages the arms have seen"
+
+
+def test_a_run_may_begin_with_english_only(files, tmp_path, monkeypatch):
+    """The packaged memory knows all 90 texts; Russian is built but not trained on. A second call redoes nothing."""
+    monkeypatch.setenv("POLYALIGN_CACHE", str(tmp_path / "cache"))
+    recipe = recipe_of(
+        files,
+        corpus={"english": str(files / "rows.jsonl"), "to": ["de", "fr", "ru"], "engines": ["memory:sample"]},
+        equal=["rows"],
+        training={"steps": 3, "batch_rows": 16, "dev_rows": 20, "evaluations": 1},
+    )
+    out = tmp_path / "run"
+    result = run(recipe, out)
+    corpus = Corpus.open(out / "corpus")
+    assert corpus.languages == ("en", "de", "fr", "ru")
+    assert (out / "corpus" / "cells").is_dir()
+    assert len(corpus) == 90
+    known = {row["en"]: row for row in pl.read_ndjson(files / "rows.jsonl").to_dicts()}
+    for row in corpus.rows.drop("row_id").to_dicts():
+        assert all(text in (None, known[row["en"]][tag]) for tag, text in row.items())
+    assert read_record(out / "encoders" / "multi-way-seed0")["languages"] == ["de", "en", "fr"]
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*.parquet")}
+    again = Recipe.checked(json.loads(recipe.model_dump_json()), "recipe")
+    assert run(again, out) == result
+    assert before == {path: path.stat().st_mtime_ns for path in out.rglob("*.parquet")}
+    other = recipe.model_copy(update={"corpus": recipe.corpus.model_copy(update={"min_languages": 2})})
+    with pytest.raises(UserError, match=r"holds a run of another recipe \(changed: corpus\)"):
+        run(other, out)

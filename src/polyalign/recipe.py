@@ -112,6 +112,16 @@ class Recipe(Settings):
     report: ReportSettings = ReportSettings()
     trust_remote_code: bool = False
 
+    @field_validator("corpus", mode="before")
+    @classmethod
+    def _check_build(cls, corpus: Any) -> Any:
+        if not isinstance(corpus, dict):
+            return corpus
+        try:  # here, since a union tells for each of its kinds why the value is not of it
+            return BuildSettings.checked(corpus, "build")
+        except UserError as error:
+            raise ValueError(str(error)) from error
+
     @field_validator("arms", mode="before")
     @classmethod
     def _name_presets(cls, arms: Any) -> Any:

@@ -53,12 +53,11 @@ SPECIAL = r"*#@/\[]^${}<>~"
 
 @pytest.mark.parametrize("language", ["es", "gl"])
 def test_the_characters_of_its_own_format_come_through(into, language):
-    forms = ["The {} house is big.", "The {}house is big.", "The house{} is big.", "{}{}", "The house is big {}", "{}[=3]"]
+    forms = ["The {} house is big.", "The {}house is big.", "The house{} is big.", "{}{}", "It is big {}", "{}[=3]"]
     texts = [form.replace("{}", character) for character in SPECIAL for form in forms]
     for text, translation in zip(texts, into(texts, language), strict=True):
         assert translation.error is None
         assert {c: translation.text.count(c) for c in SPECIAL} == {c: text.count(c) for c in SPECIAL}, text
-
 
 
 @given(st.lists(st.text(alphabet=SPECIAL + " .?!…=0aI", max_size=12), min_size=1, max_size=5))
@@ -105,7 +104,7 @@ def test_a_pivot_does_not_count_an_unknown_word_twice(into):
 def test_no_text_gains_an_end(into, language):
     ends = ["", ".", "?", "!", "…", "...", ":", ")", '."', " [1]"]
     for end, translation in zip(ends, into([f"The house is big{end}" for end in ends], language), strict=True):
-        assert translation.text.endswith("grande" + end if language == "fr" else "grande" + end)
+        assert translation.text.endswith(f"grande{end}")
 
 
 def captions() -> list[str]:
@@ -158,7 +157,7 @@ def programs() -> list[tuple[int, str]]:
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds processes by /proc")
 def test_a_killed_program_costs_the_text_it_broke_on(into):
-    """A long word in each of 1,280 texts fills the pipes; the programs are killed as often as they start, three times."""
+    """A long word in each of 1,280 texts fills the pipes; each of the first three times, a program is killed."""
     random_ = random.Random(0)
     texts = [f"{text} {'q' * 800}{number}" for number, text in enumerate(random_.choices(sample_texts(), k=1280))]
     expected = into(texts, "es")
@@ -216,8 +215,8 @@ def engine_of(folder, **settings) -> ApertiumEngine:
 
 
 def test_the_path_of_fewest_modes_is_taken(tmp_path):
-    modes = ["eng-spa", "spa-ita", "es-fr", "fr-it", "en-fr", "spa-eng", "fr-eng_US", "ita-ron", "ron-sardinian", "oc-ca"]
-    modes += ["en-eo-bytecode", "es-pt_BR", "es-pt", "en-zz", "ron-pol", "pol-ces"]
+    modes = ["eng-spa", "spa-ita", "es-fr", "fr-it", "en-fr", "ita-ron", "ron-pol", "pol-ces", "es-pt", "es-pt_BR"]
+    modes += ["spa-eng", "fr-eng_US", "oc-ca", "en-zz", "en-eo-bytecode", "ron-sardinian"]  # of no use
     engine = engine_of(folder_of(tmp_path, dict.fromkeys(modes, "")))
     assert engine.paths == {
         "es": ("eng-spa",),
@@ -278,6 +277,6 @@ def test_what_is_missing_is_told_in_one_line(tmp_path):
     with pytest.raises(UserError, match=r"^.*/nothing holds no Apertium modes; install a language pair, such as"):
         engine_of(tmp_path / "nothing")
     engine = engine_of(folder_of(tmp_path, {"eng-spa": "no-lt-proc 'x' | cat"}))
-    with pytest.raises(UserError, match=r"^the Apertium mode 'eng-spa' does not work; try `echo Yes \| apertium eng-spa`$"):
+    with pytest.raises(UserError, match=r"^the Apertium mode 'eng-spa' does not work; try `echo Yes \| apertium eng"):
         list(engine.translate(["Hello."], "es"))
     engine.close()

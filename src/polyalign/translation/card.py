@@ -19,7 +19,7 @@ def dataset_card(title: str, manifest: Mapping[str, Any]) -> str:
     """Return the card, Markdown with a YAML header that the Hub reads, of a manifest as `publish` makes it."""
     made = manifest["provenance"]
     header = {
-        "language": [tag.split("-")[0] for tag in manifest["languages"]],
+        "language": list(dict.fromkeys(tag.split("-")[0] for tag in manifest["languages"])),
         "license": "other",
         "license_name": "see-engines",
         "multilinguality": ["translation"],
@@ -71,8 +71,14 @@ def _engines(engines: Mapping[str, Mapping[str, Any]]) -> str:
     lines = ["| engine | languages | revision | licence |", "|---|---|---|---|"]
     for engine in engines.values():
         languages = ", ".join(engine["languages"])
-        lines.append(f"| `{engine['engine']}` | {languages} | `{engine['revision']}` | {engine['licence']} |")
+        named = {key: _in_table(engine[key]) for key in ("engine", "revision", "licence")}
+        lines.append(f"| `{named['engine']}` | {languages} | `{named['revision']}` | {named['licence']} |")
     return "\n".join(lines)
+
+
+def _in_table(text: str) -> str:
+    """Return text from settings or file names so that it stays in its cell."""
+    return " ".join(text.split()).replace("|", "\\|")
 
 
 def _left_out(manifest: Mapping[str, Any]) -> str:

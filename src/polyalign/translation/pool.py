@@ -105,10 +105,11 @@ class ThreadPool:
                 yield from _finished(futures)
         finally:
             stopping.set()
+            executor.shutdown(wait=False, cancel_futures=True)  # first, or a task begins with engines that are closed
             for engines in opened:
                 for engine in engines:
                     engine.close()
-            executor.shutdown(cancel_futures=True)
+            executor.shutdown()
 
 
 def _finished(futures: dict[Future[Results], Task]) -> Iterator[tuple[Task, Results]]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import polars as pl
+from pyarrow.parquet import ParquetWriter
 
 from polyalign.corpus.columns import ENGLISH, ROW_ID
 from polyalign.corpus.corpus import FORMAT, KIND, ROWS_PER_FILE
@@ -24,7 +26,7 @@ from polyalign.translation.settings import BuildSettings
 from polyalign.translation.similarity import LOW_SIMILARITY
 
 TOO_FEW = "too few good translations"
-_CELLS_SAMPLED = 100_000
+_CELLS_SAMPLED = 20_000
 
 
 @dataclass
@@ -74,12 +76,11 @@ def publish(
     digest = RowsFingerprint([ENGLISH, *settings.to])
     languages = [ENGLISH, *settings.to]
     with new_folder(out) as folder:
-        judged = _judged(work, settings, ranges, decontaminator, counts)
-        for number, (rows, cells) in enumerate(_in_files(judged)):
-            for name, frame in (("rows", rows), ("cells", _with_engines(cells, engines))):
-                (folder / name).mkdir(exist_ok=True)
-                frame.write_parquet(folder / name / f"{number:05d}.parquet")
-            digest.update(rows)
+        with closing(_Files(folder / "rows")) as row_files, closing(_Files(folder / "cells")) as cell_files:
+            for rows, cells in _judged(work, settings, ranges, decontaminator, counts):
+                row_files.write(rows)
+                cell_files.write(_with_engines(cells, engines))
+                digest.update(rows)
         if counts.kept == 0:
             told = "; ".join(f"{language}: {_told(found)}" for language, found in counts.verdicts.items())
             raise UserError(
@@ -130,11 +131,14 @@ def _told(verdicts: Mapping[str, int]) -> str:
 
 def _length_ranges(work: Path, settings: BuildSettings) -> dict[str, LengthRange]:
     """Return each language's usual length ratio, from the first of its cells that nothing else is wrong with."""
-    files = sorted((work / "cells").glob("*.parquet"))
     ranges = {}
     for language in settings.to:
-        cells = pl.scan_parquet(files, glob=False).filter(lang=language).head(_CELLS_SAMPLED).collect()
-        ranges[language] = usual_length(cells, settings.verdicts)
+        sample: list[pl.DataFrame] = []
+        for path in sorted((work / "cells").glob("*.parquet")):
+            sample.append(pl.read_parquet(path).filter(lang=language))
+            if sum(map(len, sample)) >= _CELLS_SAMPLED:
+                break
+        ranges[language] = usual_length(pl.concat(sample), settings.verdicts)
     return ranges
 
 
@@ -197,21 +201,32 @@ def _kept(
     return kept
 
 
-def _in_files(chunks: Iterator[tuple[pl.DataFrame, pl.DataFrame]]) -> Iterator[tuple[pl.DataFrame, pl.DataFrame]]:
-    """Put chunks together until a file is full."""
-    waiting: list[tuple[pl.DataFrame, pl.DataFrame]] = []
-    for chunk in chunks:
-        waiting.append(chunk)
-        if sum(len(rows) for rows, _ in waiting) >= ROWS_PER_FILE:
-            yield _together(waiting)
-            waiting = []
-    if waiting:
-        yield _together(waiting)
+class _Files:
+    """Parquet files of some `ROWS_PER_FILE` rows, written chunk by chunk, so that memory holds one chunk."""
 
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir()
+        self._folder = folder
+        self._number = 0
+        self._rows = 0
+        self._writer: ParquetWriter | None = None
 
-def _together(chunks: list[tuple[pl.DataFrame, pl.DataFrame]]) -> tuple[pl.DataFrame, pl.DataFrame]:
-    rows, cells = zip(*chunks, strict=True)
-    return pl.concat(rows), pl.concat(cells)
+    def write(self, frame: pl.DataFrame) -> None:
+        """Append rows."""
+        table = frame.to_arrow()
+        if self._writer is None:
+            self._writer = ParquetWriter(self._folder / f"{self._number:05d}.parquet", table.schema, compression="zstd")
+        self._writer.write_table(table)
+        self._rows += len(frame)
+        if self._rows >= ROWS_PER_FILE:
+            self.close()
+
+    def close(self) -> None:
+        """End the file at hand; the next rows begin another one."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer, self._rows = None, 0
+            self._number += 1
 
 
 def _with_engines(cells: pl.DataFrame, engines: Mapping[str, Mapping[str, object]]) -> pl.DataFrame:
