@@ -14,7 +14,7 @@ import json
 import re
 import sys
 from codecs import BOM_UTF8
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,7 @@ def read_source(source: str | Path, languages: Sequence[str] | None = None, mark
         UserError: when the source is missing, damaged, cut short, of an unknown format or has unfit columns.
     """
     path = Path(source)
-    if _is_dataset(str(source)):
+    if is_dataset(str(source), FORMATS):
         return Read(text_columns(_read_dataset(str(source).removeprefix(DATASETS)), languages, str(source)))
     suffix = plain_suffix(path)
     if not path.is_file():
@@ -145,11 +145,16 @@ def _json_column(column: str, values: list[Any]) -> pl.Series:
         return pl.Series(column, damaged, dtype=pl.String)
 
 
-def _is_dataset(source: str) -> bool:
-    """Whether ``source`` names a dataset: by its prefix, or as ``org/name`` where nothing local looks like it."""
+def is_dataset(source: str, suffixes: Collection[str]) -> bool:
+    """Return whether ``source`` names a dataset: by its prefix, or as ``org/name`` where nothing local looks like it.
+
+    Args:
+        source: what the user gave.
+        suffixes: those of files that can be read instead.
+    """
     if source.startswith(DATASETS):
         return True
-    local = Path(source).parent.exists() or plain_suffix(Path(source)) in FORMATS
+    local = Path(source).parent.exists() or plain_suffix(Path(source)) in suffixes
     return not local and _HUB_ID.fullmatch(source) is not None
 
 

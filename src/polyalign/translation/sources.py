@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from polyalign.corpus.opening import open_binary, plain_suffix
-from polyalign.corpus.readers import DATASETS
+from polyalign.corpus.readers import DATASETS, is_dataset
 from polyalign.errors import UserError, nearest
 
 logger = logging.getLogger(__name__)
@@ -38,7 +38,6 @@ LONG_LINE = f"line over {LONGEST_LINE:,} characters"
 _BYTES_AT_ONCE = 1 << 20
 _ROWS_AT_ONCE = 1 << 13
 _USUAL_COLUMNS = ("text", "en")
-_HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*(:[^:/]*){0,2}")
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -109,7 +108,7 @@ def open_sources(names: Sequence[str], column: str | None) -> list[Source]:
 
 
 def _readers(name: str, column: str | None) -> list[Callable[[], Iterator[Block]]]:
-    if _is_dataset(name):
+    if is_dataset(name, FORMATS):
         return [partial(_read_dataset, name.removeprefix(DATASETS), column)]
     path = Path(str(resources.files("polyalign") / "sample" / "english.txt")) if name == SAMPLE else Path(name)
     if not path.exists():
@@ -126,14 +125,6 @@ def _files_in(folder: Path) -> list[Path]:
     if not files:
         raise UserError(f"{folder} holds no {', '.join(FORMATS)} file; give each file of another name by itself")
     return files
-
-
-def _is_dataset(name: str) -> bool:
-    """Whether ``name`` has the prefix of a dataset, or is ``org/name`` where nothing local looks like it."""
-    if name.startswith(DATASETS):
-        return True
-    local = Path(name).parent.exists() or plain_suffix(Path(name)) in FORMATS
-    return not local and _HUB_ID.fullmatch(name) is not None
 
 
 class _Flaw(NamedTuple):
