@@ -244,7 +244,7 @@ def damaged(rows: pl.DataFrame, monolingual: Path, language: str) -> pl.DataFram
 def judged(cells: pl.DataFrame, language: str) -> pl.DataFrame:
     """Add features and ``verdict``; the usual length is that of the cells which pass every other test."""
     cells = cells.hstack(measure(cells["english"], cells["text"], language))
-    otherwise = v.judge(cells, v.VerdictSettings(off=(v.LENGTH,)), v.length_range(cells["length_ratio"]))
+    otherwise = v.judge(cells, v.VerdictSettings(ignored=(v.LENGTH,)), v.length_range(cells["length_ratio"]))
     usual = v.length_range(cells.filter(otherwise == v.OK)["length_ratio"])
     return cells.with_columns(verdict=v.judge(cells, v.VerdictSettings(), usual))
 

@@ -384,7 +384,8 @@ def test_build_looks_at_the_english_and_at_every_translation(mteb_data, tmp_path
     source.write_text("".join(json.dumps(row) + "\n" for row in CONTAMINATED))
     request = {
         "english": str(source), "source": {"column": "en"}, "to": ["de", "fr"], "engines": [f"memory:{source}"],
-        "decontaminate": {"tasks": [STS, NOLLY], "mteb_data": str(mteb_data)}, "verdicts": {"off": ["wrong language"]},
+        "decontaminate": {"tasks": [STS, NOLLY], "mteb_data": str(mteb_data)},
+        "verdicts": {"ignored": ["wrong language"]},
     }  # fmt: skip
     manifest = build(request, tmp_path / "corpus", memory=tmp_path / "memory")
     assert Corpus.open(tmp_path / "corpus").rows["en"].to_list() == KEPT

@@ -101,12 +101,12 @@ def test_what_the_engine_says():
 
 def test_length_ratio():
     range_ = LengthRange(centre=0.0, spread=0.1)
-    exact = VerdictSettings(length_slack=0.0, off=("repetition", "wrong language"))
+    exact = VerdictSettings(length_slack=0.0, ignored=("repetition", "wrong language"))
     assert verdict("a" * 100, "b" * 134, settings=exact, range_=range_) == OK  # log 1.34 = 0.293 < 3 * 0.1
     assert verdict("a" * 100, "b" * 136, settings=exact, range_=range_) == "length ratio"  # log 1.36 = 0.307
     assert verdict("a" * 100, "b" * 75, settings=exact, range_=range_) == OK
     assert verdict("a" * 100, "b" * 73, settings=exact, range_=range_) == "length ratio"
-    slack = VerdictSettings(length_slack=1.0, off=("repetition", "wrong language"))
+    slack = VerdictSettings(length_slack=1.0, ignored=("repetition", "wrong language"))
     assert verdict("a" * 4, "b" * 16, settings=slack, range_=range_) == OK  # log 4 = 1.39 < 3 * (0.01 + 1/4)^0.5
     assert verdict("a" * 400, "b" * 600, settings=slack, range_=range_) == "length ratio"
 
@@ -142,16 +142,16 @@ def test_the_first_reason_counts():
 def test_thresholds_change_verdicts_without_measuring_again():
     cells = cells_of([ENGLISH] * 2, [ENGLISH, GERMAN], "de")
     assert judge(cells, VerdictSettings(), ANY_LENGTH).to_list() == ["copy of the source", OK]
-    off = VerdictSettings.checked({"off": ["copy of the source", "wrong language"]}, "recipe.yaml")
+    off = VerdictSettings.checked({"ignored": ["copy of the source", "wrong language"]}, "recipe.yaml")
     assert judge(cells, off, ANY_LENGTH).to_list() == [OK, OK]
     assert judge(cells, VerdictSettings(copied_words=99), ANY_LENGTH).to_list() == ["wrong language", OK]
 
 
 def test_unknown_reasons_and_impossible_thresholds_are_refused():
-    with pytest.raises(UserError, match=r"off\.0 is 'copies', must be 'truncated', 'mojibake'"):
-        VerdictSettings.checked({"off": ["copies"]}, "recipe.yaml")
-    with pytest.raises(UserError, match=r"off\.0 is 'empty'"):  # a corpus holds no empty text
-        VerdictSettings.checked({"off": ["empty"]}, "recipe.yaml")
+    with pytest.raises(UserError, match=r"ignored\.0 is 'copies', must be 'truncated', 'mojibake'"):
+        VerdictSettings.checked({"ignored": ["copies"]}, "recipe.yaml")
+    with pytest.raises(UserError, match=r"ignored\.0 is 'empty'"):  # a corpus holds no empty text
+        VerdictSettings.checked({"ignored": ["empty"]}, "recipe.yaml")
     with pytest.raises(UserError, match="copied is 2, must be less than or equal to 1; unknown key 'copy'"):
         VerdictSettings.checked({"copy": 1, "copied": 2}, "recipe.yaml")
 

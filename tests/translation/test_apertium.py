@@ -128,6 +128,14 @@ def test_a_translation_depends_neither_on_order_nor_on_company(into, texts):
     again.close()
 
 
+def test_an_odd_word_changes_nothing_for_the_texts_after_it(into):
+    """Between a noun, an adjective and two forms of a verb, "drunk" is of a class that taggers were not trained on."""
+    texts = ["A man in sunglasses puts his arm around a woman in a black and white blouse.", *sample_texts()[:20]]
+    before = into(texts, "gl")
+    into(["A drunk looking woman is hugging a drunk looking man."], "gl")
+    assert into(texts, "gl") == before
+
+
 def test_a_pivot_is_two_translations_in_a_row(engine, into):
     texts = sample_texts()[:60]
     french = [translation.text for translation in into(texts, "fr")]

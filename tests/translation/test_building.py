@@ -49,7 +49,7 @@ def test_real_models_fill_every_cell_word_for_word(english, memory, tiny_nllb, t
         "english": str(english),
         "to": ["fr", "de", "zh"],
         "engines": [engine(tiny_marian, ["de"]), engine(tiny_nllb)],
-        "verdicts": {"off": ["wrong language", "length ratio"]},
+        "verdicts": {"ignored": ["wrong language", "length ratio"]},
     }
     manifest = build(request, out, memory=memory)
     assert by_english(out) == {row["en"]: row for row in SENTENCES}
@@ -101,7 +101,7 @@ module.CountingEngine, module.CountingSettings = CountingEngine, CountingSetting
 sys.modules[module.__name__] = module
 choosing._HOMES["counting"] = ("counting", "CountingEngine", "CountingSettings")
 """
-ALL_OFF = {"off": ["wrong language", "copy of the source", "length ratio", "wrong script"]}
+ALL_OFF = {"ignored": ["wrong language", "copy of the source", "length ratio", "wrong script"]}
 
 
 @pytest.fixture

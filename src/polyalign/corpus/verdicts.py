@@ -41,7 +41,7 @@ class VerdictSettings(Settings):
     """Thresholds of the verdicts on translated cells.
 
     Attributes:
-        off: reasons that are not looked for; errors, empty texts, control characters and invalid UTF-8 always are.
+        ignored: reasons that are not looked for; errors, empty texts, control characters and invalid UTF-8 always are.
         copied: share of the English's words, 0 to 1, from which on a text that has them is a copy.
         copied_words: the fewest words to be translated, in the English, of which a copy can be told.
         own_script: the least share of letters, 0 to 1, in the language's script.
@@ -54,7 +54,7 @@ class VerdictSettings(Settings):
         numbers_lost: how many numbers a text may lack.
     """
 
-    off: tuple[Reason, ...] = ()
+    ignored: tuple[Reason, ...] = ()
     copied: float = Field(0.8, gt=0, le=1)
     copied_words: int = Field(3, ge=1)
     own_script: float = Field(0.5, ge=0, le=1)
@@ -128,7 +128,7 @@ def judge(cells: pl.DataFrame, settings: VerdictSettings, range_: LengthRange) -
         PLACEHOLDERS: pl.col("placeholders_lost") > 0,
         NUMBERS: pl.col("numbers_lost") > settings.numbers_lost,
     }
-    looked_for = [reason for reason in REASONS if reason not in settings.off]
+    looked_for = [reason for reason in REASONS if reason not in settings.ignored]
     # A null says that there is nothing to judge by.
     verdicts = [pl.when(tests[reason].fill_null(False)).then(pl.lit(reason)) for reason in looked_for]
     return cells.select(pl.coalesce(*verdicts, pl.lit(OK)).alias("verdict")).to_series()

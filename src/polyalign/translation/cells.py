@@ -69,7 +69,7 @@ def usual_length(cells: pl.DataFrame, settings: VerdictSettings) -> LengthRange:
     A bad engine would otherwise widen its own range.
     """
     anything = LengthRange(centre=0.0, spread=1.0)  # not looked at
-    others = settings.model_copy(update={"off": (*settings.off, LENGTH)})
+    others = settings.model_copy(update={"ignored": (*settings.ignored, LENGTH)})
     return length_range(cells.filter(judge(cells, others, anything) == OK)["length_ratio"])
 
 

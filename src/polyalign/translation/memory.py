@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import sqlite3
 from collections.abc import Iterable, Sequence
@@ -99,9 +100,12 @@ class Memory:
     def _connection(self, path: Path, provenance: Provenance, language: str) -> sqlite3.Connection:
         if path not in self._open:
             connection = sqlite3.connect(path, timeout=60, check_same_thread=False)
-            connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=NORMAL")
-            connection.executescript(_SCHEMA)
+            with (self._folder / "lock").open("w") as lock:
+                # SQLite does not wait for another process that makes the same file at the same moment.
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                connection.execute("PRAGMA journal_mode=WAL")
+                connection.executescript(_SCHEMA)
             about = {
                 "engine": provenance.engine,
                 "revision": provenance.revision,
@@ -123,6 +127,10 @@ def _one_line_errors(path: Path) -> Iterator[None]:
     except sqlite3.DatabaseError as error:
         if "full" in str(error) or "disk I/O" in str(error):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
+        if "locked" in str(error):
+            raise UserError(
+                f"another process has kept the translation memory {path} locked for a minute; give the command again"
+            ) from error
         raise UserError(
             f"the translation memory {path} cannot be used ({error}); delete that file, or choose another --memory"
         ) from error

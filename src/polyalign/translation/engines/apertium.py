@@ -12,8 +12,9 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from functools import cache, cached_property
 from importlib import resources
-from itertools import count
+from itertools import combinations, count
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from threading import Thread
 from typing import IO, NamedTuple
 
@@ -80,6 +81,7 @@ class ApertiumEngine:
         self._settings = settings
         self._pipelines: dict[str, _Pipeline] = {}
         self._finished: dict[str, dict[str, _Result]] = {}
+        self._folder = TemporaryDirectory(prefix="polyalign-")
 
     @cached_property
     def paths(self) -> dict[str, tuple[str, ...]]:
@@ -111,7 +113,7 @@ class ApertiumEngine:
             engine=f"apertium:{'+'.join(path)}",
             revision=_hash_of(tuple(sorted(files))),
             licence=" AND ".join(sorted({_licence(file.parent.name) for file in files if file.suffix == ".bin"})),
-            settings={"warm_up": fingerprint(_warm_up())},
+            settings={"tagger": fingerprint(_sample())},
         )
 
     def _files(self, mode: str) -> list[Path]:
@@ -150,24 +152,36 @@ class ApertiumEngine:
 
     def _pipeline(self, mode: str) -> _Pipeline:
         if mode not in self._pipelines:
-            warm_up = _warm_up()
+            texts = _sample()
             path = next(path for path in self.paths.values() if mode in path)
             for earlier in path[: path.index(mode)]:
-                warm_up = [result.text for result in self._pipeline(earlier).translate(warm_up)]
-            self._pipelines[mode] = _Pipeline(self._command(mode), warm_up)
+                texts = [result.text for result in self._pipeline(earlier).translate(texts)]
+            self._pipelines[mode] = _Pipeline(self._command(mode, texts))
         return self._pipelines[mode]
 
-    def _command(self, mode: str) -> list[str]:
-        """Return a mode's programs joined by pipes, each told to flush at NUL, words marked where unknown."""
+    def _command(self, mode: str, texts: Sequence[str]) -> list[str]:
+        """Return a mode's programs joined by pipes, each told to flush at NUL, words marked where unknown.
+
+        A hidden Markov tagger that meets a word with a combination of classes that it was not trained on changes, for
+        good, what it takes unknown words for; so what a text becomes would depend on the texts before it. These changes
+        come to an end, since each leaves fewer classes. So it is first given a word with every pair of the analyses
+        that occur in ``texts``, and what it says of these words is dropped.
+        """
         line = (self._data / "modes" / f"{mode}.mode").read_text(encoding="utf-8").strip()
-        flushing = [re.sub(r"^\s*(\S+)", r"\1 -z", program) for program in line.split("|")]
-        return ["bash", "-c", " | ".join(flushing), mode, "-g", ""]
+        programs = [re.sub(r"^\s*(\S+)", r"\1 -z", program) for program in line.split("|")]
+        words = Path(self._folder.name) / mode
+        for position, program in enumerate(programs):
+            if program.startswith("apertium-tagger -z -g "):  # not -gx, the perceptron, which does not change
+                words.write_text(_ambiguous_words(" | ".join(programs[:position]), texts), encoding="utf-8")
+                programs[position] = f'cat "$3" - | {program} | {{ read -r -d ""; exec cat; }}'
+        return ["bash", "-c", " | ".join(programs), mode, "-g", "", str(words)]
 
     def close(self) -> None:
         """End all pipelines."""
         for pipeline in self._pipelines.values():
             pipeline.stop()
         self._pipelines.clear()
+        self._folder.cleanup()
 
 
 class _Result(NamedTuple):
@@ -186,9 +200,8 @@ def _worst(before: _Result, after: _Result) -> _Result:
 class _Pipeline:
     """One mode's programs, kept running: a text and NUL in, its translation and NUL out."""
 
-    def __init__(self, command: list[str], warm_up: Sequence[str]) -> None:
+    def __init__(self, command: list[str]) -> None:
         self._command = command
-        self._warm_up = warm_up
         self._process: subprocess.Popen[bytes] | None = None
         self._numbers = count()
 
@@ -216,10 +229,7 @@ class _Pipeline:
             env=environment,
             start_new_session=True,  # so that all of the pipe's programs can be ended together
         )
-        # The tagger changes its model when it meets a combination of word classes that it was not trained on, so what a
-        # text becomes depends on the texts before it, until every change of consequence was made. A fixed warm-up makes
-        # them: a text then becomes the same in whatever order and company it comes.
-        if len(list(self._exchange(self._warm_up))) < len(self._warm_up):
+        if not list(self._exchange(["Yes"])):
             raise UserError(
                 f"the Apertium mode {self._command[3]!r} does not work; try `echo Yes | apertium {self._command[3]}`"
             )
@@ -287,8 +297,17 @@ def _unframe(output: str) -> _Result:
     return _Result(_OUTPUT.sub(plain, output).strip(), unknown)
 
 
+def _ambiguous_words(analyser: str, texts: Sequence[str]) -> str:
+    """Return words with every pair of the analyses that the texts' words have, as the tagger reads them, and NUL."""
+    environment = os.environ | {"LC_ALL": "C.UTF-8"}
+    text = b"".join(map(_frame, texts, count()))
+    analysed = subprocess.run(["bash", "-c", analyser], input=text, capture_output=True, env=environment).stdout
+    tags = sorted(set(re.findall(r"/[^/<$^*]+((?:<[^>]+>)+)", analysed.decode("utf-8", "replace"))))
+    return "".join(f"^x/x{one}/x{other}$" for one, other in combinations(tags, 2)) + "^./.<sent>$\0"
+
+
 @cache
-def _warm_up() -> list[str]:
+def _sample() -> list[str]:
     sample = resources.files("polyalign") / "sample" / "train.jsonl"
     return [json.loads(line)["en"] for line in sample.read_text(encoding="utf-8").splitlines()]
 
