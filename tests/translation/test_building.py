@@ -355,3 +355,19 @@ def test_chunks_do_not_show_in_the_rows(counting, memory, tmp_path):
     assert corpus.rows["en"].to_list() == texts
     assert corpus.rows["de"].to_list() == [f"{text} (de)" for text in texts]
     assert manifest["fingerprint"] == corpus.fingerprint
+
+
+def test_a_mistake_in_a_request_leaves_nothing_that_refuses_its_correction(counting, memory, tmp_path):
+    request = counting(TEXTS, source={**PLAIN, "min_characters": 500})
+    with pytest.raises(UserError):  # no text is so long
+        build(request, tmp_path / "out", memory=memory)
+    assert not list(tmp_path.glob(".*.build"))
+    assert build({**request, "source": PLAIN}, tmp_path / "out", memory=memory)["rows"] == 30
+
+
+def test_a_missing_encoder_is_told_before_anything_is_translated(counting, memory, tmp_path):
+    (tmp_path / "no-model").mkdir()
+    request = counting(TEXTS, source=PLAIN, similarity={"encoder": str(tmp_path / "no-model")})
+    with pytest.raises(UserError, match="is not a model folder"):
+        build(request, tmp_path / "out", memory=memory)
+    assert counting.asked() == []

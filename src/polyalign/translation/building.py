@@ -14,6 +14,7 @@ import polars as pl
 
 from polyalign.corpus.columns import ENGLISH, ROW_ID
 from polyalign.corpus.decontamination import Decontaminator
+from polyalign.encoder import load_encoder
 from polyalign.errors import UserError
 from polyalign.languages import name
 from polyalign.storage import fingerprint, keep_existing, read_manifest, write_json
@@ -27,11 +28,9 @@ from polyalign.translation.progress import BuildProgress
 from polyalign.translation.publishing import publish
 from polyalign.translation.settings import BuildSettings
 from polyalign.translation.similarity import score_cells
-from polyalign.translation.workplace import claim, clear, full_disk_told, locked, source_identity
+from polyalign.translation.workplace import ENGLISH_REPORT, claim, clear, full_disk_told, locked, source_identity
 
 log = logging.getLogger(__name__)
-
-_REPORT = "english.json"
 
 
 def build(
@@ -82,6 +81,7 @@ def build(
         }
         claim(work, out, request_of_work, force=force)
         decontaminator = Decontaminator(settings.decontaminate) if settings.decontaminate else None
+        encoder = load_encoder(settings.similarity.encoder) if settings.similarity else None
         english = _prepare(work, settings, decontaminator)
         translating = _Translating(work, settings, engines, routes, remembered)
         translating.run(_pool(settings, workers, ray))
@@ -93,7 +93,7 @@ def build(
             english=english,
             engines=_about_engines(routes),
             decontaminator=decontaminator,
-            similarity=score_cells(work, settings.similarity) if settings.similarity else None,
+            similarity=score_cells(work, settings.similarity, encoder) if settings.similarity and encoder else None,
             cost={"seconds": time.monotonic() - started, "translated": translating.translated},
         )
         clear(work)
@@ -120,7 +120,7 @@ def _complete(out: Path, settings: BuildSettings, sources: Mapping[str, str], *,
 
 def _prepare(work: Path, settings: BuildSettings, decontaminator: Decontaminator | None) -> dict[str, Any]:
     """Write ``english/*.parquet``, without texts that stand in evaluation data, and then their report; return it."""
-    if (report := read_manifest(work, _REPORT)) is not None:
+    if (report := read_manifest(work, ENGLISH_REPORT)) is not None:
         return report
     partial = work / ".english.partial"
     for folder in (partial, work / "english"):

@@ -4,34 +4,38 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
 
 from polyalign.corpus.columns import ENGLISH, ROW_ID
-from polyalign.encoder import encoder_fingerprint, load_encoder
+from polyalign.encoder import encoder_fingerprint
 from polyalign.similarity import margins
 from polyalign.translation.cells import write_parquet
 from polyalign.translation.settings import SimilaritySettings
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
 
 log = logging.getLogger(__name__)
 
 LOW_SIMILARITY = "low similarity"
 
 
-def score_cells(work: Path, settings: SimilaritySettings) -> dict[str, Any]:
+def score_cells(work: Path, settings: SimilaritySettings, model: SentenceTransformer) -> dict[str, Any]:
     """Write ``similarity/*.parquet`` beside ``cells/*.parquet``: ``row_id``, ``lang``, ``similarity``, ``margin``.
 
     A text's neighbours are sought among the texts of the other side in its chunk of rows, of the same language.
 
+    Args:
+        work: the folder of the build.
+        settings: whose encoder ``model`` is.
+        model: loaded before anything is translated, so that a missing one is told at once.
+
     Returns:
         What the manifest says of the encoder.
-
-    Raises:
-        UserError: when the encoder cannot be loaded.
     """
-    model = load_encoder(settings.encoder)
     out = work / "similarity"
     out.mkdir(exist_ok=True)
     missing = [path for path in sorted((work / "cells").glob("*.parquet")) if not (out / path.name).is_file()]

@@ -15,6 +15,9 @@ import polars as pl
 from polyalign.errors import UserError
 from polyalign.storage import fingerprint_files, read_manifest, write_json
 
+ENGLISH_REPORT = "english.json"
+"""Written when the English is ready: from then on the folder holds work of one request."""
+
 _REQUEST = "request.json"
 _LOCK = "lock"
 
@@ -35,7 +38,7 @@ def locked(work: Path, out: Path) -> Iterator[None]:
         try:
             yield
         finally:
-            if [entry.name for entry in work.iterdir()] == [_LOCK]:  # nothing was begun
+            if not (work / ENGLISH_REPORT).is_file():  # nothing to go on from, as after a mistake in the request
                 shutil.rmtree(work)
 
 
@@ -65,6 +68,8 @@ def claim(work: Path, out: Path, request: Mapping[str, Any], *, force: bool) -> 
     Raises:
         UserError: when it is not, unless ``force`` starts over.
     """
+    if not (work / ENGLISH_REPORT).is_file():
+        clear(work)
     before = read_manifest(work, _REQUEST)
     changed = [] if before is None else [key for key in request if before.get(key) != request[key]]
     if changed and not force:
