@@ -136,7 +136,7 @@ def _prepare(work: Path, settings: BuildSettings, decontaminator: Decontaminator
             report["removed"] += removed.to_dicts()
             write_parquet(rows.join(removed, on=ROW_ID, how="anti", maintain_order="left"), path)
     partial.rename(work / "english")
-    write_json(work / _REPORT, report)
+    write_json(work / ENGLISH_REPORT, report)
     return report
 
 
