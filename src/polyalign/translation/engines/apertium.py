@@ -179,6 +179,7 @@ class ApertiumEngine:
     def close(self) -> None:
         """End all pipelines."""
         for pipeline in self._pipelines.values():
+            pipeline.closed = True
             pipeline.stop()
         self._pipelines.clear()
         self._folder.cleanup()
@@ -204,11 +205,14 @@ class _Pipeline:
         self._command = command
         self._process: subprocess.Popen[bytes] | None = None
         self._numbers = count()
+        self.closed = False
 
     def translate(self, texts: Sequence[str]) -> Iterator[_Result]:
         """Yield what becomes of each text, in order; programs that break on one are started again for the next."""
         waiting = list(texts)
         while waiting:
+            if self.closed:
+                raise RuntimeError("the engine was closed while it translated")
             if self._process is None:
                 self._start()
             done = 0
