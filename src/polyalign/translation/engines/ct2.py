@@ -64,6 +64,12 @@ class Ct2Engine(NeuralEngine):
         compute = self.settings.compute_type
         return "int8" if compute == "auto" or compute.startswith("int8") else compute
 
+    @property
+    def _batches_at_once(self) -> int:
+        if self.device == "cuda":
+            return 1
+        return max(1, (self.settings.threads or _cores()) // self.settings.threads_per_batch)
+
     def _has_gpu(self) -> bool:
         return bool(_ctranslate2().get_cuda_device_count())
 
@@ -127,9 +133,7 @@ class Ct2Engine(NeuralEngine):
         ctranslate2 = _ctranslate2()
         options: dict[str, Any] = {"compute_type": self._compute_type(ctranslate2), "device": self.device}
         if self.device == "cpu":
-            per_batch = self.settings.threads_per_batch
-            threads = self.settings.threads or _cores()
-            options |= {"inter_threads": max(1, threads // per_batch), "intra_threads": per_batch}
+            options |= {"inter_threads": self._batches_at_once, "intra_threads": self.settings.threads_per_batch}
         else:
             options["device_index"] = self.settings.device_index
         try:

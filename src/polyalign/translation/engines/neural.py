@@ -18,7 +18,7 @@ from polyalign.translation.engines.contract import Batch, Provenance, Translatio
 from polyalign.translation.engines.models import FAMILIES, OPUS, TranslationModel, serving
 
 _WITHOUT_SPACES = {"Hans", "Hant", "Jpan"}
-_BATCH_TOKENS = {"cpu": 1024, "cuda": 8192}
+_BATCH_TOKENS = {"cpu": 512, "cuda": 8192}
 
 
 class NeuralSettings(Settings):
@@ -39,7 +39,8 @@ class NeuralSettings(Settings):
     threads: int = Field(default=0, ge=0)
     """CPU threads of this engine; 0 takes one per available core."""
     batch_tokens: int | None = Field(default=None, ge=1)
-    """Tokens of a batch, padding included, before beam search; None is 1,024 on a CPU, 8,192 on a GPU."""
+    """Tokens of a batch, padding included, before beam search; None is 512 on a CPU, or less where
+    too few texts would leave cores idle, and 8,192 on a GPU."""
 
     @field_validator("language")
     @classmethod
@@ -127,7 +128,8 @@ class NeuralEngine(ABC):
         parts = sorted(self._parts(model, token, texts), key=lambda part: -len(part.ids))
         missing = Counter(part.text for part in parts)
         done: dict[int, list[tuple[_Part, Output]]] = defaultdict(list)
-        batches = [parts[start:end] for start, end in _cuts([len(part.ids) for part in parts], self._batch_tokens)]
+        lengths = [len(part.ids) for part in parts]
+        batches = [parts[start:end] for start, end in _cuts(lengths, self._batch_tokens(sum(lengths)))]
         results = self._run(model, token, [[part.ids for part in batch] for batch in batches])
         for batch, outputs in zip(batches, results, strict=True):
             finished: Batch = []
@@ -150,9 +152,14 @@ class NeuralEngine(ABC):
             return "cuda" if self._has_gpu() else "cpu"
         return self.settings.device
 
+    def _batch_tokens(self, all_tokens: int) -> int:
+        """Return the budget of a batch: by default small enough that all batches that run at once have work."""
+        share = -(-all_tokens // self._batches_at_once)
+        return self.settings.batch_tokens or min(_BATCH_TOKENS[self.device], max(1, share))
+
     @property
-    def _batch_tokens(self) -> int:
-        return self.settings.batch_tokens or _BATCH_TOKENS[self.device]
+    def _batches_at_once(self) -> int:
+        return 1
 
     @property
     @abstractmethod
