@@ -16,6 +16,13 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("untimed")
 
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory):
+    """Tokens and the like are kept apart from the user's own, for subprocesses, too."""
+    os.environ["POLYALIGN_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
 SAMPLE = Path(__file__).parents[1] / "src" / "polyalign" / "sample"
 
 

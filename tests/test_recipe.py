@@ -71,6 +71,7 @@ def test_set_changes_nested_keys(tmp_path):
         ({"arms": ["multi-way", "multi-way"]}, "two arms are called 'multi-way'"),
         ({"arms": ["base"]}, "no arm trains; add one, such as multi-way; a static base knows nothing before training"),
         ({"arms": [{"name": "a", "settings": {"epochs": 2}}]}, "arm 'a' sets epochs; the budget stands in training"),
+        ({"training": {"batch_rows": "auto"}}, "arm 'multi-way' would take a batch of its own size; give batch_rows"),
         ({"training": {"early_stopping": 2}}, "arm 'multi-way' would stop early, and budgets would differ"),
         ({"arms": [{"name": "a", "change": {"margin": 9}}]}, "arm 'a': objective: margin is 9, must be less than or"),
         ({"arms": [{"name": "a/b"}]}, "arms.0.*name is 'a/b'"),

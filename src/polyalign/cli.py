@@ -38,7 +38,8 @@ INTERRUPTED = 130
 def main() -> None:
     """Run the command line: exit 0 with a whole output, 2 after a user's mistake, 130 after Ctrl-C."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("polyalign").setLevel(logging.INFO)
+    first = int(os.environ.get("RANK", "0")) == 0  # under torchrun one process speaks for all
+    logging.getLogger("polyalign").setLevel(logging.INFO if first else logging.ERROR)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # else every retry is told before our one line
     os.environ.setdefault("TQDM_DISABLE", "1")  # the libraries' bars: one for every subset of every task
@@ -210,11 +211,19 @@ def train(
     epochs: Annotated[int | None, typer.Option(help="Budget: passes over the rows.")] = None,
     steps: Annotated[int | None, typer.Option(help="Budget: optimizer steps.")] = None,
     texts: Annotated[int | None, typer.Option(help="Budget: encoded texts.")] = None,
-    batch_rows: Annotated[int | None, typer.Option(help="Rows a step.")] = None,
+    batch: Annotated[
+        str | None, typer.Option("--batch", "--batch-rows", help="Rows a step, or auto: as many as memory holds.")
+    ] = None,
     learning_rate: Annotated[float | None, typer.Option(help="The peak learning rate.")] = None,
     temperature: Annotated[float | None, typer.Option(help="Of the objective.")] = None,
     dev_rows: Annotated[int | None, typer.Option(help="Rows held out to choose the best checkpoint.")] = None,
     early_stopping: Annotated[int | None, typer.Option(help="Stop after so many looks without a better one.")] = None,
+    keep_checkpoints: Annotated[int | None, typer.Option(help="Newest checkpoints kept beside the best.")] = None,
+    gradient_cache: Annotated[
+        bool | None, typer.Option(help="One chunk's activations at a time, for a second pass; by default if needed.")
+    ] = None,
+    lora: Annotated[int | None, typer.Option(help="Train adapters of this rank, merged in the end.")] = None,
+    learn_temperature: Annotated[bool, typer.Option("--learn-temperature", help="From that start.")] = False,
     bf16: Annotated[bool, typer.Option("--bf16", help="Forward pass in bfloat16.")] = False,
     prompt: Annotated[str | None, typer.Option(help="Prefix of every text, as 'query: '.")] = None,
     pooling: Annotated[Literal["mean", "cls"] | None, typer.Option(help="Of a base that brings none.")] = None,
@@ -227,7 +236,7 @@ def train(
 ) -> None:
     """Train an encoder on the rows of a corpus."""
     from polyalign.terminal import show_training
-    from polyalign.training import PRESETS, Objective, TrainingSettings
+    from polyalign.training import Objective, TrainingSettings
     from polyalign.training import train as train_encoder
 
     _quiet()
@@ -235,21 +244,25 @@ def train(
         "epochs": epochs,
         "steps": steps,
         "texts": texts,
-        "batch_rows": batch_rows,
+        "batch_rows": batch,
         "learning_rate": learning_rate,
         "dev_rows": dev_rows,
         "early_stopping": early_stopping,
+        "keep_checkpoints": keep_checkpoints,
+        "gradient_cache": gradient_cache,
+        "lora": None if lora is None else {"rank": lora},
         "bf16": bf16,
         "prompt": prompt,
         "pooling": pooling,
     }
     settings = TrainingSettings.checked({k: v for k, v in given.items() if v is not None}, "train")
-    changed = objective in PRESETS and temperature is not None
+    wanted = {"temperature": temperature, "learn_temperature": learn_temperature or None}
+    changes = {key: value for key, value in wanted.items() if value is not None}
     record = train_encoder(
         corpus,
         out,
         base=base,
-        objective=Objective.named(objective, temperature=temperature) if changed else objective,
+        objective=Objective.named(objective, **changes),
         languages=_codes(languages),
         settings=settings,
         seed=seed,
@@ -258,7 +271,8 @@ def train(
         trust_remote_code=trust_remote_code,
         force=force,
     )
-    _print_json(record) if as_json else show_training(record, str(out))
+    if int(os.environ.get("RANK", "0")) == 0:
+        _print_json(record) if as_json else show_training(record, str(out))
 
 
 @app.command()

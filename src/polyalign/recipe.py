@@ -155,6 +155,8 @@ class Recipe(Settings):
             problems.append(f"arm {arm.name!r} sets {budgets[0]}; the budget stands in training, equal for all arms")
         if arm.settings.get("early_stopping", self.training.early_stopping) is not None:
             problems.append(f"arm {arm.name!r} would stop early, and budgets would differ; set early_stopping to null")
+        if arm.settings.get("batch_rows", self.training.batch_rows) == "auto":
+            problems.append(f"arm {arm.name!r} would take a batch of its own size; give batch_rows a number")
         for check in (lambda: arm.full_objective, lambda: self.settings_of(arm)):
             try:
                 check()

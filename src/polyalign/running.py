@@ -19,7 +19,8 @@ from polyalign.reporting import compare
 from polyalign.storage import MANIFEST, fingerprint, new_folder, read_manifest, versions, write_json, write_text
 from polyalign.training.bases import STATIC, load_base
 from polyalign.training.card import model_card
-from polyalign.training.trainer import Plan, make_plan, split_dev, train, usable_rows
+from polyalign.training.plan import Plan, make_plan, split_dev, usable_rows
+from polyalign.training.trainer import train
 from polyalign.translation import BuildSettings, build
 
 log = logging.getLogger(__name__)
@@ -122,6 +123,7 @@ def plan_cells(recipe: Recipe, corpus: Corpus) -> list[Cell]:
 def _plan(recipe: Recipe, corpus: Corpus, arm: Arm, budget: dict[str, int]) -> Plan:
     settings, objective = recipe.settings_of(arm), arm.full_objective
     rows = usable_rows(split_dev(corpus, settings)[0], objective)
+    assert settings.batch_rows != "auto"  # a recipe refuses it
     return make_plan(rows, objective, settings.batch_rows, seed=recipe.seeds[0], **budget)
 
 

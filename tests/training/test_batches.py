@@ -15,11 +15,14 @@ from polyalign.training.batches import (
     MultiwayCollator,
     RowBatches,
     batches_of_epoch,
+    chunks_of_lengths,
     key,
+    padding,
     sampled_languages,
     to_dataset,
 )
-from polyalign.training.objective import ENGLISH, PRESETS, MultiwayLoss
+from polyalign.training.loss import MultiwayLoss
+from polyalign.training.objective import ENGLISH, PRESETS
 
 LANGUAGES = ("en", "de", "es", "fr", "ru", "zh", "hi")
 
@@ -79,6 +82,46 @@ def test_chunks_hold_the_embeddings_encode_gives(xlmr, sample_rows):
     for chunk in chunks:
         assert chunk["input_ids"].numel() <= 150
         assert chunk["attention_mask"].any(0).all(), "no column is padding alone"
+
+
+@pytest.mark.parametrize(
+    ("lengths", "tokens_per_chunk", "sizes"),
+    [
+        ([10, 10, 9, 9], 40, [4]),  # 2 of 40 tokens are padding, which saves a pass
+        ([10, 10, 9, 9], 39, [3, 1]),
+        ([100, 100, 10, 10], 1000, [2, 2]),  # together, 180 of 400 would be
+        ([50, 50, 50], 20, [1, 1, 1]),
+        ([], 20, []),
+    ],
+)
+def test_a_chunk_ends_where_padding_costs_more_than_a_pass(lengths, tokens_per_chunk, sizes):
+    chunks = list(chunks_of_lengths(np.array(lengths, dtype=np.int64), tokens_per_chunk))
+    assert [chunk.stop - chunk.start for chunk in chunks] == sizes
+
+
+@given(
+    lengths=st.lists(st.integers(0, 60), max_size=80).map(lambda lengths: sorted(lengths, reverse=True)),
+    tokens_per_chunk=st.integers(1, 500),
+    padded=st.booleans(),
+)
+def test_chunks_hold_every_text_once_under_the_budget(lengths, tokens_per_chunk, padded):
+    chunks = list(chunks_of_lengths(np.array(lengths, dtype=np.int64), tokens_per_chunk, padded=padded))
+    assert [text for chunk in chunks for text in range(len(lengths))[chunk]] == list(range(len(lengths)))
+    for chunk in chunks:
+        texts = lengths[chunk]
+        tokens = texts[0] * len(texts) if padded else sum(texts)
+        assert texts
+        assert tokens <= tokens_per_chunk or len(texts) == 1
+
+
+def test_little_of_a_large_batch_is_padding(xlmr, sample_rows):
+    corpus = Corpus.open(sample_rows_file(sample_rows, 256))
+    batch = MultiwayCollator(xlmr, corpus.languages)(list(to_dataset(corpus)))
+    masks = [chunk["attention_mask"] for chunk in chunks_of(batch)]
+    real, computed = padding(batch)
+    assert real == sum(int(mask.sum()) for mask in masks)
+    assert computed == sum(mask.numel() for mask in masks)
+    assert real < computed < real / 0.97
 
 
 def test_left_padding_is_cut_on_the_left(tiny_bert):

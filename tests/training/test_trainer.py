@@ -16,7 +16,8 @@ from polyalign.corpus import Corpus
 from polyalign.encoder import load_encoder, read_record
 from polyalign.errors import UserError
 from polyalign.training import MultiwayCollator, MultiwayLoss, Objective, TrainingSettings, to_dataset, train
-from polyalign.training.trainer import last_checkpoint, make_plan, split_dev, usable_rows
+from polyalign.training.callbacks import last_checkpoint
+from polyalign.training.plan import make_plan, split_dev, usable_rows
 
 QUICK = {"batch_rows": 8, "dev_rows": 12, "evaluations": 2}
 
@@ -110,7 +111,7 @@ def test_e5_gets_its_prefix_in_the_saved_encoder(tiny_xlmr, gappy_file, tmp_path
 
 KILLED = """
 import os, sys
-from polyalign.training import TrainingSettings, callbacks, train
+from polyalign.training import Objective, TrainingSettings, callbacks, train
 saves = 0
 plain = callbacks.Checkpoints.on_save
 def on_save(self, *args, **kwargs):
@@ -121,14 +122,15 @@ def on_save(self, *args, **kwargs):
     {late_death}
 callbacks.Checkpoints.on_save = on_save
 settings = TrainingSettings(steps=12, batch_rows=8, dev_rows=12, evaluations=4)
-train({corpus!r}, {out!r}, base={base!r}, objective="en-x", settings=settings)
+objective = Objective.named("en-x", learn_temperature=True)
+train({corpus!r}, {out!r}, base={base!r}, objective=objective, settings=settings)
 """
 NOW = "if saves == 3: os.kill(os.getpid(), 9)"
 
 
 @pytest.mark.parametrize(("death", "late_death"), [(NOW, "pass"), ("pass", NOW)])
-def test_kill_9_then_again_ends_in_the_same_weights(death, late_death, tiny_xlmr, gappy_file, tmp_path):
-    """Killed before and after a checkpoint is complete, with dropout and sampled languages."""
+def test_kill_9_then_again_ends_in_the_same_weights(death, late_death, tiny_xlmr, gappy_file, tmp_path, monkeypatch):
+    """Killed before and after a checkpoint is complete, with dropout, sampled languages and a learnt temperature."""
     call = {"corpus": str(gappy_file), "base": tiny_xlmr}
     script = KILLED.format(out=str(tmp_path / "killed"), death=death, late_death=late_death, **call)
     assert subprocess.run([sys.executable, "-c", script], capture_output=True).returncode == -signal.SIGKILL
@@ -139,8 +141,15 @@ def test_kill_9_then_again_ends_in_the_same_weights(death, late_death, tiny_xlmr
     ):
         train(gappy_file, tmp_path / "killed", base=tiny_xlmr, objective="multi-way", settings=settings, seed=7)
 
-    resumed = train(gappy_file, tmp_path / "killed", base=tiny_xlmr, objective="en-x", settings=settings)
-    undisturbed = train(gappy_file, tmp_path / "whole", base=tiny_xlmr, objective="en-x", settings=settings)
+    objective = Objective.named("en-x", learn_temperature=True)
+    with monkeypatch.context() as changed:
+        changed.setattr("polyalign.training.trainer.world_size", lambda: 2)
+        with pytest.raises(UserError, match="used another processes; repeat it"):
+            train(gappy_file, tmp_path / "killed", base=tiny_xlmr, objective=objective, settings=settings)
+    resumed = train(gappy_file, tmp_path / "killed", base=tiny_xlmr, objective=objective, settings=settings)
+    undisturbed = train(gappy_file, tmp_path / "whole", base=tiny_xlmr, objective=objective, settings=settings)
+    assert resumed["temperature"] == undisturbed["temperature"] != 0.05
+    assert resumed["cost"]["tokens"] == undisturbed["cost"]["tokens"]
     assert resumed["fingerprint"] == undisturbed["fingerprint"]
     assert resumed["history"] == undisturbed["history"]
     assert resumed["best"] == undisturbed["best"]
@@ -257,5 +266,6 @@ def test_mistakes_of_the_user(sample_file, tmp_path, tiny_xlmr):
     with pytest.raises(UserError, match="epochs and texts are given; a budget is one of epochs, steps and texts"):
         TrainingSettings.checked({"epochs": 1, "texts": 5}, "train")
     settings = TrainingSettings(steps=30, learning_rate=1e30, max_grad_norm=1e30, **QUICK)
-    with pytest.raises(UserError, match=r"the (loss|grad_norm) is nan at step \d+; lower the learning rate"):
+    told = r"the (loss|norm of the gradient) is (nan|inf) at step \d+, rows \w{32}, .* and 3 more; last good "
+    with pytest.raises(UserError, match=told + "checkpoint: none; lower the learning rate or raise the temperature"):
         train(sample_file, tmp_path / "x", base=tiny_xlmr, settings=settings)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from polyalign.training.batches import EpochOfLanguages as EpochOfLanguages
 from polyalign.training.batches import MultiwayCollator as MultiwayCollator
 from polyalign.training.batches import to_dataset as to_dataset
+from polyalign.training.loss import MultiwayLoss as MultiwayLoss
 from polyalign.training.objective import PRESETS as PRESETS
-from polyalign.training.objective import MultiwayLoss as MultiwayLoss
 from polyalign.training.objective import Objective as Objective
 from polyalign.training.settings import StaticSettings as StaticSettings
 from polyalign.training.settings import TrainingSettings as TrainingSettings

@@ -75,3 +75,10 @@ def static_base(corpus: Corpus, settings: StaticSettings, *, seed: int) -> Sente
     generator = torch.Generator().manual_seed(seed)
     weights = torch.randn(tokenizer.get_vocab_size(), settings.dimensions, generator=generator) * 0.1
     return SentenceTransformer(modules=[StaticEmbedding(tokenizer, embedding_weights=weights)], device="cpu")
+
+
+def is_static(model: SentenceTransformer) -> bool:
+    """Return whether the encoder is a bag of embeddings: it has no layers, no padding and no dropout."""
+    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+
+    return isinstance(model[0], StaticEmbedding)

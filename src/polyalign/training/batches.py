@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import polars as pl
 import torch
 import xxhash
 from sentence_transformers.base.sampler import DefaultBatchSampler
@@ -14,6 +15,7 @@ from torch import Tensor
 from transformers import TrainerCallback
 
 from polyalign.encoder import default_prompt
+from polyalign.training.arrays import spans
 from polyalign.training.objective import ENGLISH, Objective
 
 if TYPE_CHECKING:
@@ -22,11 +24,26 @@ if TYPE_CHECKING:
     from transformers import TrainerControl, TrainerState, TrainingArguments
 
     from polyalign.corpus import Corpus
+    from polyalign.training.tokens import Tokens
+
+TOKENS_OF_A_PASS = 48
+"""A forward pass is taken to cost what so many tokens cost: a chunk ends where more padding than that can be saved."""
 
 
 def key(text: str) -> int:
     """Return the 63-bit hash that stands for a string in int64 tensors: the same in every batch, run and process."""
     return xxhash.xxh3_64_intdigest(text.encode("utf-8", "surrogatepass")) >> 1
+
+
+def keys(texts: pl.Series) -> np.ndarray:
+    """Return the `key` of each of n strings, int64 [n]."""
+    hashes = map(xxhash.xxh3_64_intdigest, texts.cast(pl.Binary))
+    return (np.fromiter(hashes, dtype=np.uint64, count=len(texts)) >> 1).astype(np.int64)
+
+
+def language_numbers(languages: Sequence[str]) -> dict[str, int]:
+    """Return the number that stands for each language in int64 tensors: English is 0, the others count from 1."""
+    return {"en": ENGLISH} | {tag: number for number, tag in enumerate((t for t in languages if t != "en"), start=1)}
 
 
 def to_dataset(corpus: Corpus) -> Dataset:
@@ -71,9 +88,8 @@ class MultiwayCollator(SentenceTransformerDataCollator):
     """Flatten rows into texts, each encoded once, in length-sorted chunks under a token budget.
 
     Takes rows with ``row_id``, ``languages`` and ``texts`` (see `to_dataset`); returns the tokenized chunks as
-    ``chunk{k}_input_ids``, … (longest texts first) and ``label``, int64 [T, 3]: row key, language number (English is 0,
-    the others count from 1 in the order of ``languages``) and text key. The model's default prompt is put before every
-    text, as ``model.encode`` will do.
+    ``chunk{k}_input_ids``, … (longest texts first) and ``label``, int64 [T, 3]: row key, language number (see
+    `language_numbers`) and text key. The model's default prompt is put before every text, as ``model.encode`` will do.
 
     Args:
         model: the encoder in training.
@@ -94,8 +110,7 @@ class MultiwayCollator(SentenceTransformerDataCollator):
     ) -> None:
         super().__init__(preprocess_fn=model.preprocess)
         self.objective = Objective.named(objective) if isinstance(objective, str) else objective
-        self.number = {tag: number for number, tag in enumerate([tag for tag in languages if tag != "en"], start=1)}
-        self.number["en"] = ENGLISH
+        self.number = language_numbers(languages)
         self.prompt = default_prompt(model)
         self.seed = seed
         self.epoch = 0
@@ -118,28 +133,154 @@ class MultiwayCollator(SentenceTransformerDataCollator):
         if texts:
             tokenized = self.preprocess_fn(texts, prompt=self.prompt)
             if "attention_mask" in tokenized:
-                order = tokenized["attention_mask"].sum(1).argsort(descending=True, stable=True)
-                for number, chunk in enumerate(_chunks(tokenized, order, self.tokens_per_chunk)):
-                    batch |= {f"chunk{number}_{name}": value for name, value in chunk.items()}
+                lengths = tokenized["attention_mask"].sum(1)
+                order = lengths.argsort(descending=True, stable=True)
+                for number, chunk in enumerate(chunks_of_lengths(lengths[order].numpy(), self.tokens_per_chunk)):
+                    batch |= _named(number, _rows(tokenized, order[chunk]))
             else:  # a bag of embeddings has no padding to save
-                batch |= {f"chunk0_{name}": value for name, value in tokenized.items()}
+                batch |= _named(0, tokenized)
         batch["label"] = torch.tensor(labels, dtype=torch.long).reshape(-1, 3)[order]
         return batch
 
 
-def _chunks(tokenized: dict[str, Any], order: Tensor, tokens_per_chunk: int) -> Iterator[dict[str, Any]]:
-    """Yield the rows of padded tensors in ``order``, cut under the token budget, each without its needless padding."""
-    lengths = tokenized["attention_mask"].sum(1)[order].tolist()
+class TokenCollator(MultiwayCollator):
+    """The batches of a `MultiwayCollator`, from texts that are tokenized already.
+
+    Takes rows with ``row``, the number of a row in ``tokens``. Where the model takes texts without padding, one after
+    the other (flash attention), chunks are such sequences; ``tokens_per_chunk`` holds for them, too.
+
+    Args:
+        tokens: of all rows, under the tokenizer of ``model``.
+        model: the encoder in training.
+        objective: an `Objective` or the name of a preset; decides which languages of a row a step encodes.
+        seed: of the sampling of languages.
+        tokens_per_chunk: the most tokens of one forward pass, padding included; one text may exceed it.
+    """
+
+    def __init__(
+        self,
+        tokens: Tokens,
+        model: SentenceTransformer,
+        objective: Objective | str = "multi-way",
+        *,
+        seed: int = 0,
+        tokens_per_chunk: int = 2048,
+    ) -> None:
+        super().__init__(model, tokens.languages, objective, seed=seed, tokens_per_chunk=tokens_per_chunk)
+        self.tokens = tokens
+        self.tags = sorted(self.number, key=self.number.__getitem__)
+        self.pad_id = getattr(model.tokenizer, "pad_token_id", None)
+        self.pad_left = getattr(model.tokenizer, "padding_side", "right") == "left"
+        self.module = model[0]
+
+    def __call__(self, features: list[dict[str, Any]]) -> dict[str, Any]:
+        """Collate rows; see the class."""
+        tokens = self.tokens
+        rows, cells = self._chosen([feature["row"] for feature in features])
+        starts = tokens.first_token[cells]
+        lengths = tokens.first_token[cells + 1] - starts
+        label = np.stack([tokens.row_keys[rows], tokens.numbers[cells], tokens.text_keys[cells]], axis=1)
+        order, chunks = self._cut(lengths)
+        make = {"padded": self._padded, "bag": self._bag, "packed": self._packed}[tokens.layout]
+        batch: dict[str, Any] = {}
+        for number, chunk in enumerate(chunks):
+            texts = order[chunk]
+            ids = tokens.ids[spans(starts[texts], lengths[texts])].astype(np.int64)
+            batch |= _named(number, make(ids, lengths[texts]) | tokens.constants)
+        batch["label"] = torch.from_numpy(label[order])
+        return batch
+
+    def _cut(self, lengths: np.ndarray) -> tuple[np.ndarray, Iterable[slice]]:
+        """Return the order of texts in a batch, int64 [T], and the slices of it that are chunks."""
+        if self.tokens.layout == "bag":
+            return np.arange(len(lengths)), [slice(None)] if len(lengths) else []
+        order = np.argsort(-lengths, kind="stable")
+        padded = self.tokens.layout == "padded"
+        return order, chunks_of_lengths(lengths[order], self.tokens_per_chunk, padded=padded)
+
+    def _chosen(self, rows: list[int]) -> tuple[np.ndarray, np.ndarray]:
+        """Return the row and the place in ``tokens`` of each text that this epoch encodes, int64 [T] both."""
+        tokens = self.tokens
+        row_of_cell, cells = [], []
+        for row in rows:
+            first, last = tokens.first_cell[row : row + 2].tolist()
+            languages = [self.tags[number] for number in tokens.numbers[first:last].tolist()]
+            chosen = sampled_languages(tokens.row_id(row), languages, self.objective, seed=self.seed, epoch=self.epoch)
+            row_of_cell += [row] * len(chosen)
+            cells += [first + place for place, language in enumerate(languages) if language in chosen]
+        return np.array(row_of_cell, dtype=np.int64), np.array(cells, dtype=np.int64)
+
+    def _padded(self, ids: np.ndarray, lengths: np.ndarray) -> dict[str, Any]:
+        """Return texts as rows of [n, longest] tensors; ``ids`` has one text after the other."""
+        column, width = np.arange(lengths.max()), lengths[:, None]
+        mask = column >= lengths.max() - width if self.pad_left else column < width
+        padded = np.full(mask.shape, self.pad_id, dtype=np.int64)
+        padded[mask] = ids
+        return {
+            "input_ids": torch.from_numpy(padded),
+            "attention_mask": torch.from_numpy(mask.astype(np.int64)),
+            **{name: torch.zeros(mask.shape, dtype=torch.long) for name in self.tokens.zeros},
+        }
+
+    def _bag(self, ids: np.ndarray, lengths: np.ndarray) -> dict[str, Any]:
+        """Return texts as `sentence_transformers.sentence_transformer.modules.StaticEmbedding` takes them."""
+        return {"input_ids": torch.from_numpy(ids), "offsets": torch.from_numpy(lengths.cumsum() - lengths)}
+
+    def _packed(self, ids: np.ndarray, lengths: np.ndarray) -> dict[str, Any]:
+        """Return texts as one sequence, as `sentence_transformers.base.modules.Transformer.preprocess` does."""
+        texts = np.split(ids, lengths.cumsum()[:-1])
+        packed: dict[str, Any] = self.module.data_collator([{"input_ids": text} for text in texts])
+        del packed["labels"]
+        packed["position_ids"] += self.module._flatten_position_offset
+        return packed
+
+
+def padding(batch: dict[str, Any]) -> tuple[int, int]:
+    """Return the number of real tokens of a collated batch, and of those computed, which padding makes more."""
+    real = computed = 0
+    for name, ids in batch.items():
+        if name.endswith("_input_ids"):
+            mask = batch.get(name.replace("input_ids", "attention_mask"))
+            real += ids.numel() if mask is None else int(mask.sum())
+            computed += ids.numel()
+    return real, computed
+
+
+def chunks_of_lengths(lengths: np.ndarray, tokens_per_chunk: int, *, padded: bool = True) -> Iterator[slice]:
+    """Yield the chunks of texts, as slices of them.
+
+    A chunk ends where its real tokens are the largest share of its cost, which is what it computes and a pass: so one
+    long text does not pad many short ones. Without padding, that is where the budget ends.
+
+    Args:
+        lengths: int64 [T], tokens of each text, descending.
+        tokens_per_chunk: the most tokens of a chunk, padding included; one text may exceed it.
+        padded: whether the texts of a chunk are padded to the longest of them.
+    """
+    total = np.concatenate([[0], lengths.cumsum()])
     start = 0
     while start < len(lengths):
-        size = max(1, tokens_per_chunk // max(1, lengths[start]))
-        rows = order[start : start + size]
-        columns = tokenized["attention_mask"][rows].any(0)
-        yield {
-            name: value[rows][:, columns] if isinstance(value, Tensor) and value.dim() == 2 else value
-            for name, value in tokenized.items()
-        }
+        real = total[start + 1 : start + 1 + tokens_per_chunk] - total[start]
+        computed = lengths[start] * np.arange(1, len(real) + 1) if padded else real
+        fitting = max(1, int(computed.searchsorted(tokens_per_chunk, side="right")))
+        share = real[:fitting] / (computed[:fitting] + TOKENS_OF_A_PASS)
+        size = fitting - int(share[::-1].argmax())  # the last of the best
+        yield slice(start, start + size)
         start += size
+
+
+def _rows(tokenized: dict[str, Any], rows: Tensor) -> dict[str, Any]:
+    """Return some rows of padded tensors, without the columns that are padding alone."""
+    columns = tokenized["attention_mask"][rows].any(0)
+    return {
+        name: value[rows][:, columns] if isinstance(value, Tensor) and value.dim() == 2 else value
+        for name, value in tokenized.items()
+    }
+
+
+def _named(number: int, chunk: dict[str, Any]) -> dict[str, Any]:
+    """Return the features of a chunk under the names by which the Trainer finds them."""
+    return {f"chunk{number}_{name}": value for name, value in chunk.items()}
 
 
 class EpochOfLanguages(TrainerCallback):

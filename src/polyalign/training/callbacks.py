@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import math
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from transformers import TrainerCallback
 
-from polyalign.errors import UserError
 from polyalign.storage import read_manifest, write_json
+from polyalign.training.distributed import rank, wait_for_all
 
 if TYPE_CHECKING:
     from transformers import TrainerControl, TrainerState, TrainingArguments
 
-    from polyalign.training.objective import MultiwayLoss
+    from polyalign.training.loss import MultiwayLoss
 
 log = logging.getLogger(__name__)
 
@@ -26,15 +26,32 @@ MARKER = "complete.json"
 """Written last into a checkpoint; one without it was interrupted and does not count."""
 
 
+def last_checkpoint(work: Path) -> Path | None:
+    """Return the complete checkpoint with the most steps, after deleting interrupted ones; None when there is none."""
+    complete = {}
+    for folder in work.glob("checkpoint-*"):
+        if (folder / MARKER).is_file():
+            complete[_step(folder)] = folder
+        else:
+            shutil.rmtree(folder)
+    return complete[max(complete)] if complete else None
+
+
+def _step(checkpoint: Path) -> int:
+    return int(checkpoint.name.rpartition("-")[2])
+
+
 class Checkpoints(TrainerCallback):
-    """Marks each checkpoint as complete, with what the Trainer does not keep; stops at a loss that is no number.
+    """Marks each checkpoint as complete, with what the Trainer does not keep, and then deletes old ones.
 
     Args:
-        loss: the loss in training; its ``skipped_terms`` are counted over all calls of a resumed run.
+        loss: the loss in training; what it has counted is counted over all calls of a resumed run.
+        keep: how many of the newest checkpoints stay, beside the best one.
     """
 
-    def __init__(self, loss: MultiwayLoss) -> None:
+    def __init__(self, loss: MultiwayLoss, *, keep: int) -> None:
         self._loss = loss
+        self._keep = keep
         self._before = 0.0
         self._start = time.perf_counter()
 
@@ -51,29 +68,23 @@ class Checkpoints(TrainerCallback):
         marker = read_manifest(Path(args.output_dir) / f"checkpoint-{state.global_step}", MARKER)
         if marker is not None:
             self._before = marker["seconds"]
-            self._loss.skipped_terms = marker["skipped_terms"]
+            if rank() == 0:  # what all processes together had counted
+                self._loss.counts = marker["counts"]
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Runs after the Trainer has written its last file."""
-        marker = {"seconds": self.seconds, "skipped_terms": self._loss.skipped_terms}
-        write_json(Path(args.output_dir) / f"checkpoint-{state.global_step}" / MARKER, marker)
-
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, float] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        """Raise a `UserError` at a loss or gradient that is not finite."""
-        for name in ("loss", "grad_norm"):
-            value = (logs or {}).get(name, 0.0)
-            if not math.isfinite(value):
-                raise UserError(
-                    f"the {name} is {value} at step {state.global_step}; lower the learning rate or raise the "
-                    "temperature, and start over with --force"
-                )
+        marker = {"seconds": self.seconds, "counts": self._loss.all_counts()}
+        wait_for_all()  # each process writes its own random state
+        if rank() > 0:
+            return
+        folder = Path(args.output_dir)
+        write_json(folder / f"checkpoint-{state.global_step}" / MARKER, marker)
+        # Only now: the Trainer itself would delete the last complete checkpoint before this one is marked.
+        best = Path(state.best_model_checkpoint or "").name
+        old = sorted(folder.glob("checkpoint-*"), key=_step)[: -self._keep]
+        for checkpoint in old:
+            if checkpoint.name != best:
+                shutil.rmtree(checkpoint)
 
 
 class Progress(TrainerCallback):
@@ -97,7 +108,7 @@ class Progress(TrainerCallback):
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             console=Console(stderr=True),
-            disable=not sys.stderr.isatty(),
+            disable=not sys.stderr.isatty() or rank() > 0,
         )
         self._task = self._bar.add_task("training", total=len(texts_per_step), note="")
         self._shown: dict[str, str] = {}
@@ -127,7 +138,7 @@ class Progress(TrainerCallback):
         for name, label in (("loss", "loss"), ("eval_dev_accuracy", "dev")):
             if name in (logs or {}):
                 self._shown[label] = f"{label} {logs[name]:.3f}"  # type: ignore[index]
-        if self._bar.disable and "eval_dev_accuracy" in (logs or {}):
+        if self._bar.disable and rank() == 0 and "eval_dev_accuracy" in (logs or {}):
             log.info("step %d of %d, %s", state.global_step, len(self._done) - 1, self._note(state.global_step))
 
     def on_train_end(

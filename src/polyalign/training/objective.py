@@ -1,25 +1,38 @@
 """The multi-way contrastive objective over rows with gaps, and its presets.
 
-Legend of shapes: T texts in the batch, D embedding dimensions, L languages, U distinct texts, R rows in the batch.
+Legend of shapes: T texts in the batch, D embedding dimensions, L languages, A anchors, P anchor-positive pairs.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import normalize
 
 from polyalign.errors import UserError, nearest
 from polyalign.settings import Settings
+from polyalign.training.tiles import (
+    TILE_MIB,
+    Layout,
+    expand_ranges,
+    log_sum_exp,
+    neighbour_dots,
+    soft_label_cross_entropy,
+    unit_vectors,
+)
 
 if TYPE_CHECKING:
-    from sentence_transformers import SentenceTransformer
+    pass
 
 ENGLISH = 0
 """The number of English in the `language` tensor; the collator gives it to English whether present or not."""
+
+MIN_LEARNT_TEMPERATURE = 0.01
+"""What a learnt temperature is kept above, as in CLIP."""
 
 
 class Objective(Settings):
@@ -38,6 +51,8 @@ class Objective(Settings):
             other language: what a loss over English-X pairs has); in any ``other`` language than the anchor's; ``all``.
         denominator: ``with-positive``, as in InfoNCE, or ``negatives-only`` (decoupled contrastive learning).
         temperature: tau, above 0.
+        learn_temperature: whether tau is only the start value, learnt with the encoder as log(1/tau) and kept at 0.01
+            or above, as in CLIP.
         margin: subtracted from the positive's cosine, 0 to 2.
         languages_per_row: how many of a row's languages one step encodes, at least 2; None for all of them.
         english_always: whether English, where a row has it, is always among the sampled languages.
@@ -52,6 +67,7 @@ class Objective(Settings):
     negatives: Literal["language", "side", "other", "all"] = "language"
     denominator: Literal["with-positive", "negatives-only"] = "with-positive"
     temperature: float = Field(0.05, gt=0)
+    learn_temperature: bool = False
     margin: float = Field(0.0, ge=0, le=2)
     languages_per_row: int | None = Field(None, ge=2)
     english_always: bool = False
@@ -63,6 +79,15 @@ class Objective(Settings):
     def _keep_has_weight(self) -> Self:
         if (self.keep != "none") != (self.keep_weight > 0):
             raise ValueError(f"keep is {self.keep!r} and keep_weight {self.keep_weight}; set both or neither")
+        return self
+
+    @model_validator(mode="after")
+    def _learnt_temperature_starts_in_range(self) -> Self:
+        if self.learn_temperature and self.temperature < MIN_LEARNT_TEMPERATURE:
+            raise ValueError(
+                f"temperature is {self.temperature} and learnt, must be at least {MIN_LEARNT_TEMPERATURE}; "
+                "start higher, or set learn_temperature to false"
+            )
         return self
 
     @classmethod
@@ -99,175 +124,233 @@ PRESETS: dict[str, Objective] = {
 }
 
 
-def negative_mask(row: Tensor, text_id: Tensor) -> Tensor:
-    """Return which texts may be negatives of which anchors.
+@dataclass(frozen=True)
+class Terms:
+    """Terms of a loss, added up: a mean over several processes is the sum of their totals by the sum of their counts.
 
-    Args:
-        row: int64 [T], the row each text belongs to.
-        text_id: int64 [T], equal for equal strings.
-
-    Returns:
-        bool [T, T]: entry (t, n) is true when n neither belongs to t's row nor equals any text of t's row.
+    Attributes:
+        total: 0-dim, the sum of the weighted terms.
+        count: how many terms there are.
+        skipped: how many more were left out for want of a negative.
     """
-    row_index = torch.unique(row, return_inverse=True)[1]
-    text_index = torch.unique(text_id, return_inverse=True)[1]
-    holds = torch.zeros(int(row_index.max()) + 1, int(text_index.max()) + 1, dtype=torch.bool, device=row.device)
-    holds[row_index, text_index] = True  # [R, U]
-    return ~holds[row_index][:, text_index]
 
+    total: Tensor
+    count: int
+    skipped: int = 0
 
-def _cosine(vectors: Tensor) -> Tensor:
-    """Return the cosine similarities [T, T] of float [T, D], in float32 or better whatever autocast says."""
-    with torch.autocast(vectors.device.type, enabled=False):
-        unit = normalize(vectors.to(torch.promote_types(vectors.dtype, torch.float32)), dim=-1)
-        return unit @ unit.T
+    def mean(self) -> Tensor:
+        """Return the mean of the terms; 0 where there are none."""
+        return self.total / max(self.count, 1)
 
 
 def contrastive_terms(
-    embeddings: Tensor, row: Tensor, language: Tensor, text_id: Tensor, objective: Objective
-) -> tuple[Tensor, int]:
-    """Return the weighted loss of every anchor-positive term.
+    embeddings: Tensor,
+    row: Tensor,
+    language: Tensor,
+    text_id: Tensor,
+    objective: Objective,
+    *,
+    temperature: Tensor | None = None,
+    anchors: slice | None = None,
+    tile_mib: float = TILE_MIB,
+) -> Terms:
+    """Return the sum of the anchor-positive terms, without ever holding a similarity matrix.
 
     Args:
-        embeddings: float [T, D], any scale; cosine similarity is taken.
-        row: int64 [T].
+        embeddings: float [T, D], any scale; cosine similarity is taken, in float32 or better.
+        row: int64 [T], equal for texts of the same row.
         language: int64 [T]; English is `ENGLISH`.
-        text_id: int64 [T].
+        text_id: int64 [T], equal for equal strings.
         objective: its ``keep`` fields are not looked at.
-
-    Returns:
-        The terms' losses, float [number of terms], and how many terms were left out for want of a negative.
+        temperature: 0-dim, may require a gradient; None for the objective's.
+        anchors: the range of texts that are anchors, where other processes have the others; None for all. Positives
+            and negatives are among all texts, and all texts get a gradient.
+        tile_mib: memory of the largest temporaries, in MiB.
     """
-    cosine = _cosine(embeddings)
-    allowed = negative_mask(row, text_id)
+    unit, scale = unit_vectors(embeddings), _scale(embeddings, objective, temperature)
+    anchor = _anchors(language, objective, anchors)
+    rows = _Rows.of(row)
+    owner, mate = rows.mates(anchor)
+    paired = language[mate] != language[anchor[owner]]
+    if not paired.any():
+        return Terms((unit.sum() + scale) * 0, 0)
+    text = torch.unique(text_id, return_inverse=True)[1]
+    # Whatever equals a text of the anchor's row is no negative, the row's own texts among it.
+    excluded = torch.unique(text[mate] * len(anchor) + owner)
+    owner, positive = owner[paired], mate[paired]
+
+    # The negatives of a term are the texts of a pool of languages, one and the same for every positive in that pool. So
+    # the log-sum-exps by language hold all there is to know.
+    languages, group = torch.unique(language, return_inverse=True)
+    pools, pool = torch.unique(_pool_key(languages, objective), return_inverse=True)
+    wanted = torch.zeros(len(anchor), len(pools), dtype=torch.bool, device=unit.device)
+    wanted[owner, pool[group[positive]]] = True
+    wanted = wanted[:, pool]
     if objective.negatives == "other":
-        allowed &= language[:, None] != language[None, :]
-    # The negatives of a term depend on its anchor and its positive's group alone: one log-sum-exp serves them all.
-    group = {"language": language, "side": (language != ENGLISH).long()}.get(
-        objective.negatives, torch.zeros_like(language)
-    )
-    groups, group_index = torch.unique(group, return_inverse=True)
-    lse = torch.stack(
-        [
-            (cosine / objective.temperature).masked_fill(~(allowed & (group_index == g)), -torch.inf).logsumexp(1)
-            for g in range(len(groups))
-        ],
-        dim=1,
-    )  # [T, number of groups]
+        wanted &= language[anchor].unsqueeze(1) != languages
+    layout = Layout(anchor=anchor, group=group, wanted=wanted, text=text, excluded=excluded)
+    # Not -inf, which has gradients that are no numbers.
+    nothing = torch.finfo(unit.dtype).min
+    by_language = log_sum_exp(unit, scale, layout, tile_mib=tile_mib).clamp(min=nothing)
+    by_pool = torch.stack([by_language[:, pool == k].logsumexp(1) for k in range(len(pools))], dim=1)
+    negatives = _pick(by_pool, owner, pool[group[positive]], rows.slot[positive])
+    usable = negatives > nothing
+    owner, positive, negatives = owner[usable], positive[usable], negatives[usable]
 
-    positive = (row[:, None] == row[None, :]) & (language[:, None] != language[None, :])
-    if objective.anchors == "english":
-        positive &= (language == ENGLISH)[:, None]
-    anchor_at, positive_at = positive.nonzero(as_tuple=True)
-    negatives_lse = lse[anchor_at, group_index[positive_at]]
-    usable = negatives_lse > -torch.inf
-    anchor_at, positive_at, negatives_lse = anchor_at[usable], positive_at[usable], negatives_lse[usable]
-
-    positive_cosine = cosine[anchor_at, positive_at]
-    logit = (positive_cosine - objective.margin) / objective.temperature
+    cosine = rows.dots(unit, anchor[owner], positive, tile_mib)
+    logit = (cosine - objective.margin) * scale
     if objective.denominator == "with-positive":
-        negatives_lse = torch.logaddexp(negatives_lse, logit)
-    terms = negatives_lse - logit
+        negatives = torch.logaddexp(negatives, logit)
+    terms = negatives - logit
     if objective.hard_positives:
-        terms = terms * (1 + objective.hard_positives * (1 - positive_cosine.detach()))
-    return terms, int((~usable).sum())
+        terms = terms * (1 + objective.hard_positives * (1 - cosine.detach()))
+    return Terms(terms.sum(), len(terms), len(usable) - len(terms))
 
 
-def keep_term(
-    embeddings: Tensor, row: Tensor, language: Tensor, text_id: Tensor, teacher: Tensor, objective: Objective
-) -> Tensor:
-    """Return the scalar distance of the batch to its frozen teacher, before its weight.
+def keep_terms(
+    embeddings: Tensor,
+    language: Tensor,
+    teacher: Tensor,
+    objective: Objective,
+    *,
+    temperature: Tensor | None = None,
+    anchors: slice | None = None,
+    tile_mib: float = TILE_MIB,
+) -> Terms:
+    """Return the sum of the distances to the frozen teacher, before their weight.
 
     Args:
         embeddings: float [T, D].
-        row: int64 [T].
         language: int64 [T].
-        text_id: int64 [T].
         teacher: float [T, D'], the teacher's embedding of the English text of each text's row; NaN where there is none.
             D' equals D for ``l2`` and ``cosine``; ``soft-labels`` takes any D'.
-        objective: its ``keep``, ``temperature`` and ``anchors`` are used.
+        objective: its ``keep``, ``anchors`` and ``temperature`` are used; the latter is the teacher's in any case.
+        temperature: 0-dim, the student's, may require a gradient; None for the objective's.
+        anchors: the range of texts that have terms; None for all.
+        tile_mib: memory of the largest temporaries, in MiB.
     """
     known = ~teacher.isnan().any(1)
-    english = known & (language == ENGLISH)
+    if objective.keep == "soft-labels":
+        return _soft_label_terms(embeddings, language, teacher, known, objective, temperature, anchors, tile_mib)
+    here = slice(None) if anchors is None else anchors
+    english = known[here] & (language[here] == ENGLISH)
+    ours, theirs = _wide(embeddings[here][english]), _wide(teacher[here][english])
     if objective.keep == "l2":
-        distances = (embeddings[english] - teacher[english]).pow(2).sum(1)
-    elif objective.keep == "cosine":
-        distances = 1 - (normalize(embeddings[english], dim=-1) * normalize(teacher[english], dim=-1)).sum(1)
+        distances = (ours - theirs).pow(2).sum(1)
     else:
-        distances = _soft_label_terms(embeddings[known], language[known], teacher[known], objective)
-    return distances.mean() if len(distances) else embeddings.sum() * 0
+        distances = 1 - (normalize(ours, dim=-1) * normalize(theirs, dim=-1)).sum(1)
+    return Terms(distances.sum(), len(distances))
 
 
-def _soft_label_terms(embeddings: Tensor, language: Tensor, teacher: Tensor, objective: Objective) -> Tensor:
-    """Return the cross-entropy of each anchor's similarities to another language under the teacher's, float [terms]."""
-    student = _cosine(embeddings) / objective.temperature
-    target = _cosine(teacher) / objective.temperature
-    terms = []
-    for code in set(language.tolist()):
-        anchor = language != code
-        if objective.anchors == "english":
-            anchor &= language == ENGLISH
-        column = language == code
-        log_student = student[anchor][:, column].log_softmax(1)
-        terms.append(-(target[anchor][:, column].softmax(1) * log_student).sum(1))
-    return torch.cat(terms) if terms else embeddings.new_zeros(0)
+def _soft_label_terms(
+    embeddings: Tensor,
+    language: Tensor,
+    teacher: Tensor,
+    known: Tensor,
+    objective: Objective,
+    temperature: Tensor | None,
+    anchors: slice | None,
+    tile_mib: float,
+) -> Terms:
+    """Return the cross-entropy of each anchor's similarities to each other language under the teacher's, summed."""
+    anchor = _anchors(language, objective, anchors)
+    anchor = anchor[known[anchor]]
+    languages, known_group = torch.unique(language[known], return_inverse=True)
+    group = torch.full_like(language, -1)
+    group[known] = known_group
+    wanted = language[anchor].unsqueeze(1) != languages
+    terms = soft_label_cross_entropy(
+        unit_vectors(embeddings),
+        _scale(embeddings, objective, temperature),
+        unit_vectors(teacher),
+        _scale(teacher, objective, None),
+        Layout(anchor=anchor, group=group, wanted=wanted),
+        tile_mib=tile_mib,
+    )[wanted]
+    return Terms(terms.sum(), len(terms))
 
 
-class MultiwayLoss(nn.Module):
-    """The multi-way objective as a loss of the sentence-transformers Trainer, fed by `MultiwayCollator`.
+def _wide(vectors: Tensor) -> Tensor:
+    return vectors.to(torch.promote_types(vectors.dtype, torch.float32))
+
+
+def _scale(embeddings: Tensor, objective: Objective, temperature: Tensor | None) -> Tensor:
+    """Return 1 / temperature, 0-dim, in the precision of the similarities of ``embeddings``."""
+    if temperature is None:
+        temperature = torch.tensor(objective.temperature, dtype=torch.float64)
+    return (1 / temperature).to(embeddings.device, torch.promote_types(embeddings.dtype, torch.float32))
+
+
+def _anchors(language: Tensor, objective: Objective, anchors: slice | None) -> Tensor:
+    """Return the texts that are anchors, int64 [A], ascending."""
+    is_anchor = torch.zeros_like(language, dtype=torch.bool)
+    is_anchor[slice(None) if anchors is None else anchors] = True
+    if objective.anchors == "english":
+        is_anchor &= language == ENGLISH
+    return is_anchor.nonzero().squeeze(1)
+
+
+def _pool_key(languages: Tensor, objective: Objective) -> Tensor:
+    """Return a number for each language, equal where a positive's negatives are taken from both, int64 [L]."""
+    if objective.negatives == "language":
+        return languages
+    if objective.negatives == "side":
+        return (languages != ENGLISH).long()
+    return torch.zeros_like(languages)
+
+
+def _pick(values: Tensor, line: Tensor, column: Tensor, slot: Tensor) -> Tensor:
+    """Return ``values[line, column]``, with a backward pass that adds in a fixed order.
 
     Args:
-        model: the encoder in training.
-        objective: an `Objective` or the name of a preset.
-        teacher: with a ``keep`` term, the teacher's English embeddings: int64 [R] row keys (as the collator makes them)
-            in ascending order, and float [R, D].
+        values: float [A, K].
+        line: int64 [P].
+        column: int64 [P].
+        slot: int64 [P], below a small number, and different for equal lines.
+    """
+    # Were an element picked twice at once, the parallel additions to its gradient would come in any order.
+    column_of = line.new_zeros(len(values), int(slot.max()) + 1)
+    column_of[line, slot] = column
+    return torch.cat([values.gather(1, columns) for columns in torch.split(column_of, 1, dim=1)], dim=1)[line, slot]
 
-    Raises:
-        UserError: for an unknown preset, or a ``keep`` term without a teacher.
+
+@dataclass(frozen=True)
+class _Rows:
+    """Which texts are of one row.
+
+    Attributes:
+        order: int64 [T], the texts sorted by row.
+        rank: int64 [T], the place of each text in ``order``.
+        start: int64 [T], the first place of its row.
+        end: int64 [T], the place behind its row.
     """
 
-    def __init__(
-        self,
-        model: SentenceTransformer,
-        objective: Objective | str = "multi-way",
-        teacher: tuple[Tensor, Tensor] | None = None,
-    ) -> None:
-        super().__init__()
-        self.model = model
-        self.objective = Objective.named(objective) if isinstance(objective, str) else objective
-        if self.objective.keep != "none" and teacher is None:
-            raise UserError(f"keep {self.objective.keep!r} needs a teacher; give one, or set keep to 'none'")
-        self._teacher = teacher
-        self.skipped_terms = 0
-        """Terms left out so far because their anchor had no negative."""
+    order: Tensor
+    rank: Tensor
+    start: Tensor
+    end: Tensor
 
-    def forward(self, sentence_features: list[dict[str, Tensor]], labels: Tensor) -> Tensor:
-        """Return the scalar loss of one batch.
+    @classmethod
+    def of(cls, row: Tensor) -> _Rows:
+        """Return the rows of int64 [T] row keys."""
+        _, index, sizes = torch.unique(row, return_inverse=True, return_counts=True)
+        order = index.argsort(stable=True)
+        end = sizes.cumsum(0)
+        return cls(order, order.argsort(), (end - sizes)[index], end[index])
 
-        Args:
-            sentence_features: the tokenized chunks of the batch, in the order of ``labels``.
-            labels: int64 [T, 3], row key, language number and text key of each text.
-        """
-        embeddings = torch.cat([self.model(features)["sentence_embedding"] for features in sentence_features])
-        return self.from_embeddings(embeddings, *labels.unbind(1))
+    @property
+    def slot(self) -> Tensor:
+        """The number of each text within its row, int64 [T]."""
+        return self.rank - self.start
 
-    def from_embeddings(self, embeddings: Tensor, row: Tensor, language: Tensor, text_id: Tensor) -> Tensor:
-        """Return the scalar loss of a batch that is already encoded; see `contrastive_terms` for the shapes."""
-        terms, skipped = contrastive_terms(embeddings, row, language, text_id, self.objective)
-        self.skipped_terms += skipped
-        loss = terms.mean() if len(terms) else embeddings.sum() * 0
-        if self.objective.keep != "none":
-            keep = keep_term(embeddings, row, language, text_id, self._teacher_of(row, embeddings), self.objective)
-            loss = loss + self.objective.keep_weight * keep
-        return loss
+    def mates(self, anchor: Tensor) -> tuple[Tensor, Tensor]:
+        """Return each text of each anchor's row: the anchor's position in ``anchor``, and the text."""
+        owner, at = expand_ranges(self.start[anchor], self.end[anchor])
+        return owner, self.order[at]
 
-    def get_config_dict(self) -> dict[str, Any]:
-        """Return the objective, for the model card."""
-        return self.objective.model_dump()
-
-    def _teacher_of(self, row: Tensor, embeddings: Tensor) -> Tensor:
-        assert self._teacher is not None
-        keys, vectors = (tensor.to(embeddings.device) for tensor in self._teacher)
-        at = torch.searchsorted(keys, row.contiguous()).clamp(max=len(keys) - 1)
-        found = keys[at] == row
-        return vectors[at].to(embeddings.dtype).masked_fill(~found[:, None], torch.nan)
+    def dots(self, unit: Tensor, left: Tensor, right: Tensor, tile_mib: float) -> Tensor:
+        """Return the dot product of pairs of different texts of a row, float [number of pairs]."""
+        reach = int((self.end - self.start).max()) - 1
+        near = neighbour_dots(unit, self.order, reach, tile_mib=tile_mib)
+        left, right = self.rank[left], self.rank[right]
+        return near[torch.minimum(left, right), (left - right).abs() - 1]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -21,6 +21,22 @@ class StaticSettings(Settings):
     vocabulary: int = Field(32_000, ge=256)
 
 
+class LoraSettings(Settings):
+    """Low-rank adapters (Hu et al. 2021) in place of the encoder's own weights, merged into them before it is saved.
+
+    Attributes:
+        rank: of the adapters.
+        alpha: their scale is ``alpha / rank``.
+        dropout: before each adapter, 0 to 1.
+        targets: names of the linear layers that get one; ``all-linear`` for all of them.
+    """
+
+    rank: int = Field(16, ge=1)
+    alpha: float = Field(32, gt=0)
+    dropout: float = Field(0.0, ge=0, lt=1)
+    targets: list[str] | Literal["all-linear"] = "all-linear"
+
+
 class TrainingSettings(Settings):
     """Hyper-parameters of one training run.
 
@@ -28,7 +44,8 @@ class TrainingSettings(Settings):
         epochs: passes over the rows; at most one of ``epochs``, ``steps`` and ``texts``; one epoch when none is given.
         steps: optimizer steps.
         texts: encoded texts; training ends with the step that reaches them.
-        batch_rows: rows a step.
+        batch_rows: rows a step, of all processes together; ``auto`` for the largest power of two whose activations fit
+            into half of the device's memory.
         learning_rate: the peak; None for 0.02 with a ``static`` base and 5e-5 with any other.
         warmup: share of the steps, 0 to 1, in which the learning rate rises to its peak.
         schedule: of the learning rate after that.
@@ -36,35 +53,43 @@ class TrainingSettings(Settings):
         max_grad_norm: gradients are clipped to this norm.
         bf16: whether the forward pass runs in bfloat16 (autocast); ``auto`` where the device has instructions for it.
             A CPU without them computes it a hundred times slower than float32.
-        tokens_per_chunk: the most tokens of one forward pass, padding included.
+        tokens_per_chunk: the most tokens of one forward pass, padding included; None for 512 on a CPU, where short
+            chunks have the least padding and the warmest caches, and 16,384 on a GPU.
+        gradient_cache: whether to keep one chunk's activations at a time, for a second forward pass; ``auto`` where a
+            batch's activations would not fit into half of the device's memory.
         max_seq_length: tokens a text is cut to; None for the base's own.
         dev_rows: rows held out of training to choose the best checkpoint; None for a tenth, at most 200; 0 for none,
             which keeps the last weights.
         evaluations: how often the dev set is looked at, evenly spaced.
+        keep_checkpoints: how many of the newest checkpoints are kept while training, beside the best one.
         early_stopping: stop after so many evaluations without a better one; None trains the whole budget.
         pooling: of a base that brings none.
         prompt: prefix put before every text, in training and in the saved encoder; None for the base's own.
         static: the shape of a ``static`` base.
+        lora: train adapters instead of the whole encoder; None for the whole.
     """
 
     epochs: int | None = Field(None, ge=1)
     steps: int | None = Field(None, ge=1)
     texts: int | None = Field(None, ge=1)
-    batch_rows: int = Field(32, ge=2)
+    batch_rows: Annotated[int, Field(ge=2)] | Literal["auto"] = 32
     learning_rate: float | None = Field(None, gt=0)
     warmup: float = Field(0.1, ge=0, le=1)
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     weight_decay: float = Field(0.0, ge=0)
     max_grad_norm: float = Field(1.0, gt=0)
     bf16: bool | Literal["auto"] = False
-    tokens_per_chunk: int = Field(2048, ge=1)
+    tokens_per_chunk: int | None = Field(None, ge=1)
+    gradient_cache: bool | Literal["auto"] = "auto"
     max_seq_length: int | None = Field(None, ge=2)
     dev_rows: int | None = Field(None, ge=0)
     evaluations: int = Field(10, ge=1)
+    keep_checkpoints: int = Field(1, ge=1)
     early_stopping: int | None = Field(None, ge=1)
     pooling: Literal["mean", "cls"] = "mean"
     prompt: str | None = None
     static: StaticSettings = StaticSettings()
+    lora: LoraSettings | None = None
 
     @model_validator(mode="after")
     def _one_budget(self) -> Self:
