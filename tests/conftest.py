@@ -9,6 +9,7 @@ import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the models are tiny: on a busy machine threads wait for each other
 
 # Nothing is timed: a busy machine must not fail a test.
 hypothesis.settings.register_profile(

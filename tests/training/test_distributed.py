@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from polyalign.encoder import load_encoder
-from polyalign.training import MultiwayLoss, Objective
+from polyalign.training import MultiwayLoss, Objective, TrainingSettings, train
 from polyalign.training.distributed import add_up, add_up_gradients, from_first, gather, join, rank, world_size
 from polyalign.training.engine import RowBatches
 
@@ -156,27 +156,34 @@ def still_xlmr(tiny_xlmr, tmp_path_factory):
     return folder
 
 
-def train_with(processes, base, corpus, out, *more):
-    """Run the command line as the README shows it, on so many processes."""
-    start = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)] if processes > 1 else []
-    command = [sys.executable, *start, "-m", "polyalign", "train", corpus, "--base", base, "--out", out]
-    command += ["--batch", "9", "--epochs", "1", "--dev-rows", "12", "--learn-temperature", "--json", *more]
-    return subprocess.run(list(map(str, command)), capture_output=True, text=True)
-
-
 def test_training_on_two_processes_ends_where_one_does(still_xlmr, gappy_file, tmp_path):
+    """The command line as the README shows it; the two cache gradients, the one does not."""
     rows = pl.read_parquet(gappy_file)
     assert (len(rows) - 12) % 9 == 3, "the last batch is short"
-    one = train_with(1, still_xlmr, gappy_file, tmp_path / "one")
-    two = train_with(2, still_xlmr, gappy_file, tmp_path / "two", "--gradient-cache")
-    assert one.returncode == two.returncode == 0, two.stderr
-    before, after = json.loads(one.stdout), json.loads(two.stdout)
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "-m",
+        "polyalign",
+    ]
+    command += ["train", gappy_file, "--base", still_xlmr, "--out", tmp_path / "two", "--batch", "9", "--epochs", "1"]
+    command += ["--dev-rows", "12", "--learn-temperature", "--gradient-cache", "--json"]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    two = json.loads(done.stdout)
+    settings = TrainingSettings(batch_rows=9, epochs=1, dev_rows=12)
+    objective = Objective(learn_temperature=True)
+    one = train(gappy_file, tmp_path / "one", base=str(still_xlmr), objective=objective, settings=settings)
     for counted in ("texts_encoded", "rows_seen", "pairs", "steps", "terms_without_negative", "tokens"):
-        assert before["cost"][counted] == after["cost"][counted]
-    assert (before["processes"], after["processes"]) == (1, 2)
-    assert before["temperature"] == pytest.approx(after["temperature"], abs=1e-6)
-    assert before["temperature"] != 0.05
-    assert before["best"]["dev_accuracy"] == pytest.approx(after["best"]["dev_accuracy"], abs=0.02)
+        assert one["cost"][counted] == two["cost"][counted]
+    assert (one["processes"], two["processes"]) == (1, 2)
+    assert one["temperature"] == pytest.approx(two["temperature"], abs=1e-6)
+    assert one["temperature"] != 0.05
+    assert one["best"]["dev_accuracy"] == pytest.approx(two["best"]["dev_accuracy"], abs=0.02)
     texts = ["Das Brot.", "早上好。", "Good morning."]
     vectors = [load_encoder(tmp_path / name, device="cpu").encode(texts) for name in ("one", "two")]
     np.testing.assert_allclose(vectors[0], vectors[1], atol=1e-5)
