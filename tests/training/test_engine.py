@@ -6,7 +6,7 @@ from torch.nn.functional import normalize
 
 from polyalign.corpus import Corpus
 from polyalign.encoder import load_encoder
-from polyalign.training import TrainingSettings, train
+from polyalign.training import Objective, TrainingSettings, train
 from polyalign.training.batches import batches_of_epoch
 
 STEPS, BATCH, RATE = 60, 9, 1e-3
@@ -82,6 +82,18 @@ def test_sixty_steps_end_where_a_plain_loop_does(still_base, cache, gappy_file, 
     reached = plain.encode(texts, convert_to_tensor=True)
     torch.testing.assert_close(ours.encode(texts, convert_to_tensor=True), reached, rtol=0, atol=1e-5)
     assert (reached - before).abs().max() > 0.1
+
+
+def test_weight_decay_leaves_the_temperature_alone(still_base, gappy_file, tmp_path):
+    """With a learning rate of nearly nothing decay would be all that moves it, as it moves the weights."""
+    settings = TrainingSettings(steps=3, batch_rows=9, dev_rows=0, learning_rate=1e-12, weight_decay=1e11, warmup=0)
+    objective = Objective(learn_temperature=True)
+    record = train(gappy_file, tmp_path / "out", base=still_base, objective=objective, settings=settings)
+    assert record["temperature"] == pytest.approx(0.05, rel=1e-6)
+    before, after = (load_encoder(path, device="cpu").state_dict() for path in (still_base, tmp_path / "out"))
+    moved = [name for name in before if not torch.equal(before[name], after[name])]
+    assert moved
+    assert all("LayerNorm" not in name for name in moved if name.endswith("weight"))
 
 
 @pytest.fixture(scope="module")

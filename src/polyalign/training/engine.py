@@ -94,6 +94,11 @@ class MultiwayTrainer(SentenceTransformerTrainer):
         )
         return self._train_dataloader
 
+    def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
+        """Leave a learnt temperature out of weight decay, which would pull it towards 1."""
+        names: list[str] = super().get_decay_parameter_names(model)
+        return [name for name in names if name != "log_scale"]
+
     def override_model_in_loss(self, loss: MultiwayLoss, model: nn.Module) -> MultiwayLoss:
         """Leave the encoder in the loss as it is.
 
