@@ -1,9 +1,19 @@
 """Outputs appear whole or not at all."""
 
+from pathlib import Path
+
 import pytest
 
 from polyalign.errors import UserError
-from polyalign.storage import fingerprint, fingerprint_files, keep_existing, new_folder, read_manifest, write_json
+from polyalign.storage import (
+    fingerprint,
+    fingerprint_files,
+    keep_existing,
+    new_folder,
+    read_manifest,
+    user_cache,
+    write_json,
+)
 
 
 def test_a_folder_appears_whole_and_replaces_the_old_one(tmp_path):
@@ -62,3 +72,13 @@ def test_fingerprints(tmp_path):
     before = fingerprint_files(files, tmp_path)
     files[0].rename(tmp_path / "z")
     assert fingerprint_files([tmp_path / "z", files[1]], tmp_path) != before
+
+
+def test_the_users_own_cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("POLYALIGN_CACHE", str(tmp_path / "a"))
+    assert user_cache("tokens") == tmp_path / "a" / "tokens"
+    monkeypatch.delenv("POLYALIGN_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "b"))
+    assert user_cache("tokens") == tmp_path / "b" / "polyalign" / "tokens"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert user_cache("tokens") == Path.home() / ".cache" / "polyalign" / "tokens"

@@ -23,6 +23,13 @@ from polyalign.errors import UserError
 MANIFEST = "manifest.json"
 
 
+def user_cache(name: str) -> Path:
+    """Return ``$POLYALIGN_CACHE/name``, else ``polyalign/name`` in the user's cache folder."""
+    chosen = os.environ.get("POLYALIGN_CACHE")
+    shared = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return (Path(chosen) if chosen else shared / "polyalign") / name
+
+
 def fingerprint(value: Any) -> str:
     """Return the 32-hex-digit xxh3-128 hash of a JSON-serialisable value; the order of keys does not matter."""
     canonical = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=str)

@@ -7,13 +7,16 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from datasets import Dataset
+from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
 from transformers import DataCollatorWithFlattening
 
 from polyalign.corpus import Corpus
 from polyalign.encoder import load_encoder, set_default_prompt
 from polyalign.errors import UserError
+from polyalign.training import MultiwayLoss
 from polyalign.training.bases import static_base
-from polyalign.training.batches import MultiwayCollator, TokenCollator, key, padding, to_dataset
+from polyalign.training.batches import MultiwayCollator, RowBatches, TokenCollator, key, padding, to_dataset
 from polyalign.training.settings import StaticSettings
 from polyalign.training.tokens import tokens_of
 
@@ -129,7 +132,7 @@ def test_cut_texts_are_counted_and_those_that_just_fit_are_not(encoder, tmp_path
     model.max_seq_length = length
     rows = pl.DataFrame({"row_id": ["a", "b"], "en": ["The bread is warm.", "x"], "de": ["The bread is warm. So."] * 2})
     tokens = tokens_of(Corpus.from_texts(rows, "rows"), model, cache=tmp_path)
-    assert f"tokenized 4 texts into {3 * length + 3} tokens; 2 texts were cut at {length} tokens" in caplog.text
+    assert f"tokenized 4 texts into {3 * length + 3} tokens; 2 texts were cut" in caplog.text
     assert tokens.first_token.tolist() == [0, length, 2 * length, 2 * length + 3, 3 * length + 3]
 
 
@@ -270,3 +273,25 @@ def test_packed_chunks_keep_to_the_budget_and_restart_positions(packing, corpus,
         assert torch.equal(batch[f"chunk{chunk}_position_ids"][0], positions)
         assert batch[f"chunk{chunk}_max_length_k"] == these.max()
     assert padding(batch) == (sum(int(these.sum()) for these in lengths),) * 2
+
+
+@pytest.mark.parametrize("name", ["static", "bert"])
+def test_training_ends_in_the_weights_that_texts_would_give(name, encoder, corpus, tmp_path):
+    def trained(model, dataset, collator):
+        arguments = SentenceTransformerTrainingArguments(
+            str(tmp_path / "out"), max_steps=4, per_device_train_batch_size=16, learning_rate=0.01, use_cpu=True,
+            batch_sampler=RowBatches, seed=1, report_to="none", disable_tqdm=True,
+        )  # fmt: skip
+        SentenceTransformerTrainer(
+            model=model, args=arguments, train_dataset=dataset, loss=MultiwayLoss(model), data_collator=collator
+        ).train()
+        return model.state_dict()
+
+    model = encoder(name)
+    tokens = tokens_of(corpus, model, cache=tmp_path)
+    rows = Dataset.from_dict({"row": range(len(tokens))})
+    found = trained(model, rows, TokenCollator(tokens, model, tokens_per_chunk=200))
+    model = encoder(name)
+    expected = trained(model, to_dataset(corpus), MultiwayCollator(model, corpus.languages, tokens_per_chunk=200))
+    for weights, value in expected.items():
+        assert torch.equal(found[weights], value), weights

@@ -3,7 +3,6 @@
 import multiprocessing
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -11,7 +10,7 @@ from hypothesis import strategies as st
 
 from polyalign.errors import UserError
 from polyalign.translation.engines.contract import Provenance, Translation
-from polyalign.translation.memory import Memory, default_memory
+from polyalign.translation.memory import Memory
 
 ONE = Provenance(engine="ctranslate2:x", revision="1", licence="MIT", settings={"beam_size": 1})
 
@@ -152,13 +151,3 @@ def test_a_damaged_file_is_told_in_one_line(memory, tmp_path, damage):
     assert "\n" not in str(caught.value)
     with pytest.raises(UserError, match=message):
         memory.add(ONE, "de", [(f"more {number}", Translation(text="t")) for number in range(300)])
-
-
-def test_the_users_own_memory(monkeypatch, tmp_path):
-    monkeypatch.setenv("POLYALIGN_CACHE", str(tmp_path / "a"))
-    assert default_memory() == tmp_path / "a" / "translations"
-    monkeypatch.delenv("POLYALIGN_CACHE")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "b"))
-    assert default_memory() == tmp_path / "b" / "polyalign" / "translations"
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    assert default_memory() == Path.home() / ".cache" / "polyalign" / "translations"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,13 +16,6 @@ from polyalign.errors import UserError
 from polyalign.storage import MANIFEST, fingerprint_files, new_folder, read_manifest, write_json
 
 log = logging.getLogger(__name__)
-
-
-def default_cache(name: str) -> Path:
-    """Return ``$POLYALIGN_CACHE/name``, else ``polyalign/name`` in the user's cache folder."""
-    chosen = os.environ.get("POLYALIGN_CACHE")
-    shared = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return (Path(chosen) if chosen else shared / "polyalign") / name
 
 
 class ArrayWriter:

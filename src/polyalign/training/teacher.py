@@ -15,8 +15,8 @@ from polyalign.corpus.columns import ENGLISH, ROW_ID
 from polyalign.corpus.fingerprint import RowsFingerprint
 from polyalign.encoder import encoder_fingerprint
 from polyalign.errors import UserError
-from polyalign.storage import fingerprint
-from polyalign.training.arrays import ArrayWriter, default_cache, made_once
+from polyalign.storage import fingerprint, user_cache
+from polyalign.training.arrays import ArrayWriter, made_once
 from polyalign.training.batches import keys
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def teacher_vectors(
     digest = RowsFingerprint([ENGLISH])
     digest.update(rows)
     name = fingerprint([encoder_fingerprint(teacher), digest.hexdigest()])
-    folder = (default_cache("teacher") if cache is None else cache) / name
+    folder = (user_cache("teacher") if cache is None else cache) / name
     _, arrays = made_once(folder, partial(_embed, teacher, rows), {"keys": np.int64, "vectors": np.float32})
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")

@@ -18,8 +18,8 @@ import xxhash
 from polyalign.corpus.columns import ROW_ID
 from polyalign.encoder import default_prompt
 from polyalign.errors import UserError
-from polyalign.storage import fingerprint, versions
-from polyalign.training.arrays import ArrayWriter, default_cache, made_once, spans
+from polyalign.storage import fingerprint, user_cache, versions
+from polyalign.training.arrays import ArrayWriter, made_once, spans
 from polyalign.training.batches import keys, language_numbers
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def tokens_of(corpus: Corpus, model: SentenceTransformer, *, cache: Path | None 
     Raises:
         UserError: when the encoder makes more of a text than token ids.
     """
-    folder = (default_cache("tokens") if cache is None else cache) / _key(corpus, model)
+    folder = (user_cache("tokens") if cache is None else cache) / _key(corpus, model)
     about, arrays = made_once(folder, partial(_tokenize, corpus, model), _DTYPES)
     attributes: dict[str, Any] = {**about, **arrays}
     return Tokens(languages=corpus.languages, **attributes)
@@ -132,19 +132,16 @@ def _key(corpus: Corpus, model: SentenceTransformer) -> str:
 
 def _tokenizer_state(tokenizer: Any) -> list[Any]:
     """Return what decides the ids that a tokenizer gives, whatever it has been used for so far."""
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None and hasattr(tokenizer, "to_str"):
-        return [json.loads(tokenizer.to_str())]
     about = [
         type(tokenizer).__name__,
-        getattr(tokenizer, "truncation_side", None),
-        getattr(tokenizer, "chat_template", None),
+        *(getattr(tokenizer, name, None) for name in ("truncation_side", "chat_template")),
     ]
-    if backend is None:
-        return [*about, sorted(tokenizer.get_vocab().items()), tokenizer.init_kwargs]
+    backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
+    if not hasattr(backend, "to_str"):
+        return [*about, repr(sorted(tokenizer.get_vocab().items())), tokenizer.init_kwargs]
     state = json.loads(backend.to_str())
-    # Left over from the last call; each call sets its own.
-    del state["truncation"], state["padding"]
+    if backend is not tokenizer:  # left over from the last call; each sets its own
+        del state["truncation"], state["padding"]
     return [*about, state]
 
 
@@ -176,28 +173,23 @@ def _tokenize(corpus: Corpus, model: SentenceTransformer, writer: ArrayWriter) -
         )
         used = np.union1d(used, np.flatnonzero(np.bincount(ids)))
     writer.append(used=used)
-    log.info(
-        "tokenized %d texts into %d tokens; %d texts were cut at %s tokens (max_seq_length)",
-        first["first_cell"][-1],
-        first["first_token"][-1],
-        tokenizer.texts_cut,
-        model.max_seq_length,
-    )
-    return tokenizer.rest or {}
+    texts, ids_in_all = first["first_cell"][-1], first["first_token"][-1]
+    log.info("tokenized %d texts into %d tokens; %d texts were cut", texts, ids_in_all, tokenizer.texts_cut)
+    return tokenizer.rest
 
 
 class _Tokenizer:
     """Texts in, token ids out, by the preprocessing of an encoder.
 
     Attributes:
-        rest: ``layout``, ``constants`` and ``zeros`` of `Tokens`; None before the first text.
+        rest: ``layout``, ``constants`` and ``zeros`` of `Tokens`; empty before the first text.
         texts_cut: texts so far that ``max_seq_length`` has made shorter.
     """
 
     def __init__(self, model: SentenceTransformer) -> None:
         self._model = model
         self._prompt = default_prompt(model)
-        self.rest: dict[str, Any] | None = None
+        self.rest: dict[str, Any] = {}
         self.texts_cut = 0
 
     def __call__(self, texts: pl.Series, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -220,7 +212,7 @@ class _Tokenizer:
             part = texts[start : start + TEXTS_PER_CALL].to_list()
             features = self._model.preprocess(part, prompt=self._prompt, **limit)
             rest = _rest(features)
-            if self.rest not in (None, rest):
+            if self.rest not in ({}, rest):
                 raise UserError(f"this encoder makes {rest} of some texts and {self.rest} of others; {_ADVICE}")
             self.rest = rest
             calls.append(_unpadded(features, rest["layout"]))

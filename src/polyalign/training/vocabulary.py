@@ -96,7 +96,7 @@ def compact_embeddings(model: SentenceTransformer, ids: np.ndarray) -> bool:
         return False
     if sum(parameter is table.weight for _, parameter in model.named_parameters(remove_duplicate=False)) > 1:
         return False
-    _replace(model, table, CompactEmbedding(table, torch.from_numpy(ids)))
+    _replace(model, table, CompactEmbedding(table, torch.tensor(ids)))
     return True
 
 

@@ -17,12 +17,12 @@ from polyalign.corpus.decontamination import Decontaminator
 from polyalign.encoder import load_encoder
 from polyalign.errors import UserError
 from polyalign.languages import name
-from polyalign.storage import fingerprint, keep_existing, read_manifest, write_json
+from polyalign.storage import fingerprint, keep_existing, read_manifest, user_cache, write_json
 from polyalign.translation.cells import Answered, judge_cells, make_cells, usual_length, write_parquet
 from polyalign.translation.engines.choosing import Route, find_routes
 from polyalign.translation.engines.contract import Engine, Provenance, Translation
 from polyalign.translation.english import prepare_english
-from polyalign.translation.memory import Memory, default_memory
+from polyalign.translation.memory import Memory
 from polyalign.translation.pool import Pool, Task, ThreadPool, default_workers
 from polyalign.translation.progress import BuildProgress
 from polyalign.translation.publishing import publish
@@ -51,7 +51,7 @@ def build(
         request: a `BuildSettings` or its values, such as
             ``{"english": "captions.txt", "to": ["es", "fr"], "engines": ["apertium"]}``.
         out: the corpus folder to make. Beside it lies ``.OUT.build`` while it is made.
-        memory: folder of what was translated; None for the user's own (`default_memory`).
+        memory: folder of what was translated; None for the user's own (`polyalign.storage.user_cache`).
         workers: engines of each kind that work at the same time; None for as many as use the machine.
         ray: address of a Ray cluster, or ``local``, to translate on; None for this process.
         force: replace a complete corpus, or an interrupted build of another request, at ``out``.
@@ -70,7 +70,7 @@ def build(
         engines = [choice.open() for choice in settings.engines]
         for engine in engines:
             open_things.callback(engine.close)
-        remembered = Memory(Path(memory) if memory is not None else default_memory())
+        remembered = Memory(Path(memory) if memory is not None else user_cache("translations"))
         open_things.callback(remembered.close)
         routes = find_routes(settings.engines, engines, settings.to)
         request_of_work = {

@@ -31,14 +31,6 @@ CREATE TABLE IF NOT EXISTS about (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 _TEXTS_PER_QUERY = 500
 
 
-def default_memory() -> Path:
-    """Return the user's memory: ``$POLYALIGN_CACHE/translations``, else ``translations`` in the user's cache folder."""
-    cache = os.environ.get("POLYALIGN_CACHE")
-    if cache:
-        return Path(cache) / "translations"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "polyalign" / "translations"
-
-
 class Memory:
     """Translations by engine (with revision and settings), language and English text.
 

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from polyalign.errors import UserError
-from polyalign.storage import new_folder
+from polyalign.storage import new_folder, user_cache
 from polyalign.translation.engines.models import (
     CT2_WEIGHTS,
     FAMILIES,
@@ -156,7 +156,7 @@ class Ct2Engine(NeuralEngine):
         """Return the model's folder in the cache, after converting it there if it is not there yet."""
         from filelock import FileLock
 
-        cache = (self.settings.cache or _default_cache()).expanduser()
+        cache = (self.settings.cache or user_cache("ctranslate2")).expanduser()
         out = cache / f"{model.name.replace('/', '--')}-{model.revision[:16]}-{self._weights}"
         if (out / CT2_WEIGHTS).is_file():
             return out
@@ -218,9 +218,3 @@ def _check_tokenizer(model: TranslationModel, folder: Path) -> None:
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _default_cache() -> Path:
-    chosen = os.environ.get("POLYALIGN_CACHE")
-    shared = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return (Path(chosen) if chosen else shared / "polyalign") / "ctranslate2"
