@@ -1,5 +1,6 @@
 """Small corpora and tiny encoders of the real architectures, built on the spot: nothing is downloaded."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -22,6 +23,12 @@ hypothesis.settings.load_profile("untimed")
 def _own_cache(tmp_path_factory):
     """Tokens and the like are kept apart from the user's own, for subprocesses, too."""
     os.environ["POLYALIGN_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _only_new_objects_are_collected():
+    """Every training ends with a garbage collection, which would look at all modules again: half a second each."""
+    gc.freeze()
 
 
 SAMPLE = Path(__file__).parents[1] / "src" / "polyalign" / "sample"

@@ -165,9 +165,9 @@ def programs() -> list[tuple[int, str]]:
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds processes by /proc")
 def test_a_killed_program_costs_the_text_it_broke_on(into):
-    """A long word in each of 1,280 texts fills the pipes; each of the first three times, a program is killed."""
+    """A long word in each of 2,048 texts fills the pipes; each of the first three times, a program is killed."""
     random_ = random.Random(0)
-    texts = [f"{text} {'q' * 800}{number}" for number, text in enumerate(random_.choices(sample_texts(), k=1280))]
+    texts = [f"{text} {'q' * 800}{number}" for number, text in enumerate(random_.choices(sample_texts(), k=2048))]
     expected = into(texts, "es")
     before = programs()
     engine = ApertiumEngine("", ApertiumSettings())

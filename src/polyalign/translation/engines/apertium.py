@@ -15,7 +15,7 @@ from importlib import resources
 from itertools import combinations, count
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from threading import Thread
+from threading import RLock, Thread
 from typing import IO, NamedTuple
 
 from pydantic import Field
@@ -30,11 +30,18 @@ ENGLISH = "en"
 _TEXTS_PER_BATCH = 256
 
 # Apertium's stream format: these are escaped by a backslash; blanks in brackets pass through untouched.
-_RESERVED = re.compile(r"[\[\]{}^$/\\@<>]")
-_MARK_LIKE = re.compile(r"[*#~]")  # ~ marks where the post-generator works, which swallows it, escaped or not
+_ESCAPES = str.maketrans(
+    {character: f"\\{character}" for character in r"[]{}^$/\@<>"}
+    | {mark: f"[{mark}]" for mark in "*#~"}  # ~ marks where the post-generator works, which swallows it, escaped or not
+)
 # What comes back: an escaped character, our number, the full stop that was lent to a text without one, a blank that
 # carried a literal *, # or ~, or the mark before a word that the analyser (*), dictionary (@) or generator (#) lacks.
 _OUTPUT = re.compile(r"\\(.)|\[=\d+\]|(?:\.)?\[\]|\[([*#~])\]|([*@#])", re.DOTALL)
+_MARKED = re.compile(r"[\\\[*@#]")  # how whatever is found by _OUTPUT begins, but for a full stop before [
+_CONDITIONING = RLock()
+_SAMPLES: dict[tuple[Path, tuple[str, ...]], tuple[str, ...]] = {}
+"""Data folder, modes in a row -> what they make of the sample; all engines of a process need the same, at one time."""
+
 _LICENCES = {
     "GPL-2": "GPL-2.0-only",
     "GPL-2+": "GPL-2.0-or-later",
@@ -152,14 +159,23 @@ class ApertiumEngine:
 
     def _pipeline(self, mode: str) -> _Pipeline:
         if mode not in self._pipelines:
-            texts = _sample()
             path = next(path for path in self.paths.values() if mode in path)
-            for earlier in path[: path.index(mode)]:
-                texts = [result.text for result in self._pipeline(earlier).translate(texts)]
-            self._pipelines[mode] = _Pipeline(self._command(mode, texts))
+            with _CONDITIONING:
+                texts = self._sample_after(path[: path.index(mode)])
+                self._pipelines[mode] = _Pipeline(self._command(mode, texts))
         return self._pipelines[mode]
 
-    def _command(self, mode: str, texts: Sequence[str]) -> list[str]:
+    def _sample_after(self, modes: tuple[str, ...]) -> tuple[str, ...]:
+        """Return what the modes, one after the other, make of the sample."""
+        if not modes:
+            return _sample()
+        key = self._data, modes
+        if key not in _SAMPLES:
+            texts = self._sample_after(modes[:-1])
+            _SAMPLES[key] = tuple(result.text for result in self._pipeline(modes[-1]).translate(texts))
+        return _SAMPLES[key]
+
+    def _command(self, mode: str, texts: tuple[str, ...]) -> list[str]:
         """Return a mode's programs joined by pipes, each told to flush at NUL, words marked where unknown.
 
         A hidden Markov tagger that meets a word with a combination of classes that it was not trained on changes, for
@@ -173,7 +189,8 @@ class ApertiumEngine:
         for position, program in enumerate(programs):
             if program.startswith("apertium-tagger -z -g "):  # not -gx, the perceptron, which does not change
                 words.write_text(_ambiguous_words(" | ".join(programs[:position]), texts), encoding="utf-8")
-                programs[position] = f'cat "$3" - | {program} | {{ read -r -d ""; exec cat; }}'
+                programs[position - 1] = f'{{ cat "$3"; exec {programs[position - 1]}; }}'
+                programs[position + 1] = f'{{ read -r -d ""; exec {programs[position + 1]}; }}'
         return ["bash", "-c", " | ".join(programs), mode, "-g", "", str(words)]
 
     def close(self) -> None:
@@ -245,7 +262,7 @@ class _Pipeline:
         assert process.stdin is not None
         assert process.stdout is not None
         numbers = [next(self._numbers) for _ in texts]
-        framed = [_frame(text, number) for text, number in zip(texts, numbers, strict=True)]
+        framed = b"".join(map(_frame, texts, numbers))
         feeder = Thread(target=_feed, args=(process.stdin, framed), daemon=True)
         feeder.start()
         rest, position = b"", 0
@@ -258,7 +275,7 @@ class _Pipeline:
                     if f"[={numbers[position]}]" not in text:
                         return
                     position += 1  # before the yield: whoever takes the last result does not come back
-                    yield _unframe(text)
+                    yield _unframe(text, numbers[position - 1])
                 if not block:
                     return
         finally:
@@ -276,21 +293,22 @@ class _Pipeline:
         process.wait()
 
 
-def _feed(stream: IO[bytes], framed: list[bytes]) -> None:
+def _feed(stream: IO[bytes], framed: bytes) -> None:
     with contextlib.suppress(OSError):  # the programs ended: whoever reads from them notices
-        for text in framed:
-            stream.write(text)
+        stream.write(framed)
         stream.flush()
 
 
 def _frame(text: str, number: int) -> bytes:
     """Escape a text, lend it a full stop (a sentence without an end is tagged worse), number it."""
-    escaped = _MARK_LIKE.sub(r"[\g<0>]", _RESERVED.sub(r"\\\g<0>", text))
     end = "" if text.endswith((".", "?", "!", "…")) else ".[]"
-    return f"{escaped}{end}[={number}]\0".encode()
+    return f"{text.translate(_ESCAPES)}{end}[={number}]\0".encode()
 
 
-def _unframe(output: str) -> _Result:
+def _unframe(output: str, number: int) -> _Result:
+    bare = output.removesuffix(f"[={number}]").removesuffix(".[]")
+    if not _MARKED.search(bare):  # most texts; the rest costs ten times as much
+        return _Result(bare.strip(), 0)
     unknown = 0
 
     def plain(match: re.Match[str]) -> str:
@@ -301,7 +319,8 @@ def _unframe(output: str) -> _Result:
     return _Result(_OUTPUT.sub(plain, output).strip(), unknown)
 
 
-def _ambiguous_words(analyser: str, texts: Sequence[str]) -> str:
+@cache
+def _ambiguous_words(analyser: str, texts: tuple[str, ...]) -> str:
     """Return words with every pair of the analyses that the texts' words have, as the tagger reads them, and NUL."""
     environment = os.environ | {"LC_ALL": "C.UTF-8"}
     text = b"".join(map(_frame, texts, count()))
@@ -311,9 +330,9 @@ def _ambiguous_words(analyser: str, texts: Sequence[str]) -> str:
 
 
 @cache
-def _sample() -> list[str]:
+def _sample() -> tuple[str, ...]:
     sample = resources.files("polyalign") / "sample" / "train.jsonl"
-    return [json.loads(line)["en"] for line in sample.read_text(encoding="utf-8").splitlines()]
+    return tuple(json.loads(line)["en"] for line in sample.read_text(encoding="utf-8").splitlines())
 
 
 @cache

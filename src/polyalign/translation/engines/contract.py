@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Protocol
 
 from polyalign.storage import fingerprint
@@ -25,7 +26,7 @@ class Provenance:
     licence: str
     settings: dict[str, Any] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Hash of all that decides the output: two engines with the same key translate alike."""
         return fingerprint({"engine": self.engine, "revision": self.revision, "settings": self.settings})
