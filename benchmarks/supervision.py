@@ -31,7 +31,7 @@ from polyalign.training.adapting import restore
 
 GOAL = 12.0
 BATCHES = {"polyalign": (32,), "sentence-transformers": (16, 32, 64, 128)}
-QUICK_BATCHES = {"polyalign": (32,), "sentence-transformers": (16, 64)}
+"""To try; with --quick the first alone."""
 UNITS = {"polyalign": "rows", "sentence-transformers": "pairs"}
 
 
@@ -92,9 +92,10 @@ def terms_per_text(side: str, corpus: Corpus) -> float:
 def best_batches(
     trainers: dict[str, Callable[[int], SentenceTransformerTrainer]], options: argparse.Namespace
 ) -> dict[str, int]:
-    """Try batch sizes for half a turn each; return the fastest of each side."""
+    """Try batch sizes, if there are several, for half a turn each; return the fastest of each side."""
     best = {}
-    for side, candidates in (QUICK_BATCHES if options.quick else BATCHES).items():
+    for side, every in BATCHES.items():
+        candidates = every[:1] if options.quick else every
         speed = {
             batch: common.measured(trainers[side](batch), seconds=options.seconds / 2, warm_up=1).texts_per_sec
             for batch in (candidates if len(candidates) > 1 else ())

@@ -1,7 +1,9 @@
 """Small corpora and tiny encoders of the real architectures, built on the spot: nothing is downloaded."""
 
 import gc
+import multiprocessing
 import os
+from multiprocessing import forkserver
 from pathlib import Path
 
 import hypothesis
@@ -29,6 +31,36 @@ def _own_cache(tmp_path_factory):
 def _only_new_objects_are_collected():
     """Every training ends with a garbage collection, which would look at all modules again: half a second each."""
     gc.freeze()
+
+
+PRELOADED = """
+import polyalign.running
+import polyalign.translation.building
+from polyalign.identification import _model
+_model()
+"""
+
+
+@pytest.fixture(scope="session")
+def start_process(tmp_path_factory):
+    """Return a function that starts a script, with its global names, in a process where all is loaded.
+
+    It is forked from one server, which loads modules and the language model once: five seconds and half a second.
+    """
+    folder = tmp_path_factory.mktemp("preloaded")
+    (folder / "polyalign_preloaded.py").write_text(PRELOADED)
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["polyalign_preloaded"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(folder)
+        forkserver.ensure_running()
+
+    def start(script, **names):
+        process = context.Process(target=exec, args=(script, names))
+        process.start()
+        return process
+
+    return start
 
 
 SAMPLE = Path(__file__).parents[1] / "src" / "polyalign" / "sample"

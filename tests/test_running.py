@@ -2,8 +2,6 @@
 
 import json
 import signal
-import subprocess
-import sys
 
 import polars as pl
 import pytest
@@ -95,7 +93,7 @@ from polyalign import running
 from polyalign.evaluation import evaluating
 from polyalign.training import callbacks
 from polyalign.recipe import load_recipe
-if {where!r} == "training":
+if WHERE == "training":
     plain = callbacks.Checkpoints.on_save
     def on_save(self, *args, **kwargs):
         plain(self, *args, **kwargs)
@@ -103,17 +101,18 @@ if {where!r} == "training":
     callbacks.Checkpoints.on_save = on_save
 else:
     evaluating._tidy = lambda *args: os.kill(os.getpid(), 9)
-running.run(load_recipe({recipe!r}), {out!r})
+running.run(load_recipe(RECIPE), OUT)
 """
 
 
 @pytest.mark.parametrize("where", ["training", "evaluation"])
-def test_kill_9_then_again_gives_the_scores_of_an_undisturbed_run(where, whole, files, tmp_path):
+def test_kill_9_then_again_gives_the_scores_of_an_undisturbed_run(where, whole, files, start_process, tmp_path):
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(yaml.safe_dump(json.loads(recipe_of(files).model_dump_json())))
     out = tmp_path / "run"
-    script = KILLED.format(where=where, recipe=str(recipe), out=str(out))
-    assert subprocess.run([sys.executable, "-c", script], capture_output=True).returncode == -signal.SIGKILL
+    process = start_process(KILLED, WHERE=where, RECIPE=str(recipe), OUT=str(out))
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
     assert not (out / "manifest.json").exists()
     result = run(recipe_of(files), out)
     undisturbed = whole[0]

@@ -1,7 +1,6 @@
 """The verb `build`: real models word for word, the memory, resuming, refusing, verdicts, similarity, a full disk."""
 
 import json
-import multiprocessing
 import os
 import random
 import shutil
@@ -197,26 +196,26 @@ KILLED = (
 import polyalign.translation.english as prepared
 from polyalign.translation import build
 prepared.ROWS_PER_CHUNK = 16
-build(json.loads(REQUEST), OUT, memory=MEMORY, workers=WORKERS)
+build(json.loads(REQUEST), OUT, memory=MEMORY, workers=1)
 """
 )
 
 
-def start(request, out, memory, workers=1):
-    """Start a build in a process of its own, forked from one that has imported all that it needs."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["polyalign.translation.building", "polyalign.identification"])
-    names = {"REQUEST": json.dumps(request), "OUT": str(out), "MEMORY": str(memory), "WORKERS": workers}
-    process = context.Process(target=exec, args=(KILLED, names))
-    process.start()
-    return process
+@pytest.fixture
+def start(start_process):
+    """Return a function that starts a build in a process of its own."""
+
+    def start_build(request, out, memory):
+        return start_process(KILLED, REQUEST=json.dumps(request), OUT=str(out), MEMORY=str(memory))
+
+    return start_build
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.parquet")}
 
 
-def test_kill_9_at_any_moment_loses_the_batch_in_flight_at_most(counting, tmp_path, monkeypatch):
+def test_kill_9_at_any_moment_loses_the_batch_in_flight_at_most(counting, start, tmp_path, monkeypatch):
     """20 builds, each killed at a random moment and called again; batches are of 4 texts."""
     monkeypatch.setattr("polyalign.translation.english.ROWS_PER_CHUNK", 16)
     texts = [*TEXTS, *(f"Sheep {n} sleeps." for n in range(30))]
@@ -244,7 +243,7 @@ def test_kill_9_at_any_moment_loses_the_batch_in_flight_at_most(counting, tmp_pa
     assert killed >= 10
 
 
-def test_an_unfinished_build_of_another_request_is_refused(counting, memory, tmp_path):
+def test_an_unfinished_build_of_another_request_is_refused(counting, start, memory, tmp_path):
     request = counting(TEXTS, source=PLAIN, settings={"seconds": 0.02})
     process = start(request, tmp_path / "out", memory)
     while not (tmp_path / ".out.build" / "cells").is_dir():

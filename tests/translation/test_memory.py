@@ -1,6 +1,5 @@
 """The memory on disk: what goes in comes out, under its own engine, settings and language, whoever else writes."""
 
-import multiprocessing
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -105,15 +104,18 @@ for number in range(FIRST, FIRST + 300):
 """
 
 
-def test_two_processes_write_at_once(memory, tmp_path):
+def test_two_processes_write_at_once(memory, start_process, tmp_path):
     """Each adds 300 texts one by one, 100 of them the same, from the same moment on."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["polyalign.translation.building", "polyalign.identification"])
-    processes = []
-    for first in (0, 200):
-        names = {"FOLDER": str(tmp_path / "memory"), "READY": str(tmp_path / f"ready-{first}"), "FIRST": first}
-        processes.append(context.Process(target=exec, args=(WRITER, names | {"GO": str(tmp_path / "go")})))
-        processes[-1].start()
+    processes = [
+        start_process(
+            WRITER,
+            FOLDER=str(tmp_path / "memory"),
+            READY=str(tmp_path / f"ready-{first}"),
+            GO=str(tmp_path / "go"),
+            FIRST=first,
+        )
+        for first in (0, 200)
+    ]
     while len(list(tmp_path.glob("ready-*"))) < 2:
         assert all(process.is_alive() for process in processes)
         time.sleep(0.01)

@@ -196,10 +196,9 @@ class MultiwayLoss(nn.Module):
     def _teacher_of(self, row: Tensor) -> Tensor:
         assert self._teacher is not None
         keys, vectors = self._teacher
-        row = row.cpu()  # where the teacher's embeddings lie, which may be more than a GPU holds
-        at = torch.searchsorted(keys, row.contiguous()).clamp(max=len(keys) - 1)
-        found = keys[at] == row
-        return vectors[at].masked_fill(~found[:, None], torch.nan)
+        wanted = row.cpu().contiguous()  # where the teacher's embeddings lie, which may be more than a GPU holds
+        at = torch.searchsorted(keys, wanted).clamp(max=len(keys) - 1)
+        return vectors[at].masked_fill((keys[at] != wanted)[:, None], torch.nan).to(row.device)
 
 
 class _Chunk:
