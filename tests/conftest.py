@@ -52,7 +52,7 @@ def start_process(tmp_path_factory):
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["polyalign_preloaded"])
     with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(folder)
+        patch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
         forkserver.ensure_running()
 
     def start(script, **names):

@@ -219,7 +219,7 @@ def test_kill_9_at_any_moment_loses_the_batch_in_flight_at_most(counting, start,
     """20 builds, each killed at a random moment and called again; batches are of 4 texts."""
     monkeypatch.setattr("polyalign.translation.english.ROWS_PER_CHUNK", 16)
     texts = [*TEXTS, *(f"Sheep {n} sleeps." for n in range(30))]
-    request = counting(texts, source=PLAIN, settings={"seconds": 0.001})
+    request = counting(texts, source=PLAIN, settings={"seconds": 0.0005})
     build(request, tmp_path / "whole", memory=tmp_path / "memory-whole")
     assert len(counting.asked()) == 2 * 60
     expected = files_of(tmp_path / "whole")
