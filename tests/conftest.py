@@ -6,13 +6,14 @@ import os
 from multiprocessing import forkserver
 from pathlib import Path
 
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # models and frames are tiny: threads only wait for each other
+os.environ.setdefault("POLARS_MAX_THREADS", "1")  # read at the import
+
 import hypothesis
 import polars as pl
 import pytest
-
-os.environ["HF_HUB_OFFLINE"] = "1"
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # the models are tiny: on a busy machine threads wait for each other
 
 # Nothing is timed: a busy machine must not fail a test.
 hypothesis.settings.register_profile(

@@ -12,6 +12,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -117,13 +118,16 @@ def new_folder(out: Path, manifest: str = MANIFEST) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
+_installed = cache(version)  # each look parses the whole metadata file
+
+
 def versions() -> dict[str, str]:
     """Return the versions of polyalign and of the libraries that decide its numbers."""
     names = ("polyalign", "torch", "sentence-transformers", "transformers", "tokenizers", "mteb", "datasets", "numpy")
     found = {}
     for name in names:
         try:
-            found[name] = version(name)
+            found[name] = _installed(name)
         except PackageNotFoundError:
             found[name] = "not installed"
     return found
