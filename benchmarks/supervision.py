@@ -8,10 +8,10 @@ They take turns; model loading and the first steps are not timed.
     python benchmarks/supervision.py            # about 5 minutes
     python benchmarks/supervision.py --quick    # under two minutes
 
-With `--wall-clock SECONDS` both then train that long from the same base, the learning rate rising in the first tenth,
-and are compared on Tatoeba in the languages they have seen:
+With `--wall-clock SECONDS` both then train that long from the same base, once a seed, the learning rate rising in the
+first tenth, and are compared on Tatoeba in the languages they have seen:
 
-    python benchmarks/supervision.py --wall-clock 240 --base DIR --corpus FILE --mteb-data DIR
+    python benchmarks/supervision.py --wall-clock 240 --seeds 3 --base DIR --corpus FILE --mteb-data DIR
 
 The last line is one JSON object: name, value, unit, goal, met.
 """
@@ -24,6 +24,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import common
 from common import SentenceTransformer, SentenceTransformerTrainer, Work
 from polyalign.corpus import Corpus
@@ -32,6 +34,7 @@ from polyalign.training.adapting import restore
 GOAL = 12.0
 PAIRS = (16, 32, 64, 128)
 """Batch sizes of the peer to try; with --quick the first alone."""
+METRICS = ("f1", "accuracy")
 UNITS = {"polyalign": "rows", "sentence-transformers": "pairs"}
 
 
@@ -43,6 +46,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, help="of a turn of one side; default 15, with --quick 8")
     parser.add_argument("--rounds", type=int, help="turns of each; default 3, with --quick 2")
     parser.add_argument("--wall-clock", type=float, help="seconds to train each for the comparison on Tatoeba")
+    parser.add_argument("--seeds", type=int, default=1, help="trainings of each side for that comparison")
     parser.add_argument("--mteb-data", type=Path, help="a folder with Tatoeba in the Hub's layout; else the Hub's")
     options = parser.parse_args()
     options.seconds = options.seconds or (8 if options.quick else 15)
@@ -63,7 +67,8 @@ def main() -> None:
             scores = quality(trainers, batches, total, folder, corpus, options)
             beside["tatoeba"] = scores
             met = met and all(
-                scores["polyalign"][metric] >= scores["sentence-transformers"][metric] for metric in ("f1", "accuracy")
+                np.mean(scores["polyalign"][metric]) >= np.mean(scores["sentence-transformers"][metric])
+                for metric in METRICS
             )
     common.conclude("supervision", ratio, "times the pairs/s of sentence-transformers", f">= {GOAL:g}", met, **beside)
 
@@ -135,34 +140,43 @@ def quality(
     folder: Path,
     corpus: Corpus,
     options: argparse.Namespace,
-) -> dict[str, dict[str, float]]:
-    """Train each side for the same time; return its mean Tatoeba scores over the seen languages, and the base's."""
+) -> dict[str, dict[str, list[float]]]:
+    """Train each side for the same time; return its Tatoeba means over the seen languages by seed, and the base's."""
+    found = {"base": tatoeba(options.base or str(folder / "minilm"), folder / "scores-base", corpus, options)}
+    found = {side: {metric: [score] for metric, score in scores.items()} for side, scores in found.items()}
+    for seed in range(options.seeds):
+        for side, make in trainers.items():
+            trainer = make(batches[side])
+            steps = options.wall_clock * total[side].steps / total[side].seconds
+            trainer.args.warmup_steps = round(steps / 10)
+            trainer.args.seed = seed  # of the order of rows
+            common.torch.manual_seed(seed)  # of dropout
+            work = common.measured(trainer, seconds=options.wall_clock, warm_up=0)
+            print(f"{side}, seed {seed}: {work.steps} steps, {work.texts:,} texts in {work.seconds:.1f} s", flush=True)
+            restore(trainer.model)
+            encoder = folder / f"trained-{side}-{seed}"
+            trainer.model.save(str(encoder), create_model_card=False)
+            for metric, score in tatoeba(str(encoder), folder / f"scores-{side}-{seed}", corpus, options).items():
+                found.setdefault(side, {}).setdefault(metric, []).append(score)
+    return found
+
+
+def tatoeba(encoder: str, out: Path, corpus: Corpus, options: argparse.Namespace) -> dict[str, float]:
+    """Return an encoder's means over Tatoeba's pairs of English and the languages it has seen."""
     from polyalign import evaluate
 
     languages = [tag for tag in corpus.languages if tag != "en"]
-    encoders = {"base": options.base or str(folder / "minilm")}
-    for side, make in trainers.items():
-        trainer = make(batches[side])
-        steps = options.wall_clock * total[side].steps / total[side].seconds
-        trainer.args.warmup_steps = round(steps / 10)
-        work = common.measured(trainer, seconds=options.wall_clock, warm_up=0)
-        print(f"{side}: {work.steps} steps, {work.texts:,} texts in {work.seconds:.1f} s", flush=True)
-        restore(trainer.model)
-        encoders[side] = str(folder / f"trained-{side}")
-        trainer.model.save(encoders[side], create_model_card=False)
-    found = {}
-    for side, encoder in encoders.items():
-        scores = evaluate(
-            encoder,
-            tasks=["Tatoeba"],
-            languages=languages,
-            seen_languages=["en", *languages],
-            out=folder / f"scores-{side}",
-            mteb_data=options.mteb_data,
-        )
-        means = scores.group_by("metric").agg(common.pl.col("value").mean())
-        found[side] = {metric: round(score, 4) for metric, score in means.iter_rows() if metric in ("f1", "accuracy")}
-        print(f"Tatoeba, {', '.join(languages)} with English: {side} {found[side]}", flush=True)
+    scores = evaluate(
+        encoder,
+        tasks=["Tatoeba"],
+        languages=languages,
+        seen_languages=["en", *languages],
+        out=out,
+        mteb_data=options.mteb_data,
+    )
+    means = scores.group_by("metric").agg(common.pl.col("value").mean())
+    found = {metric: round(score, 4) for metric, score in means.iter_rows() if metric in METRICS}
+    print(f"Tatoeba, {', '.join(languages)} with English: {out.name.removeprefix('scores-')} {found}", flush=True)
     return found
 
 

@@ -169,7 +169,7 @@ def test_sampling_is_a_pure_function_of_seed_epoch_and_row(languages, row_id, se
     chosen = sampled_languages(row_id, languages, objective, seed=seed, epoch=epoch)
     again = sampled_languages(row_id, list(reversed(languages)), objective, seed=seed, epoch=epoch)
     assert sorted(chosen) == sorted(again)
-    about_english = preset in ("en-x", "english-anchor")
+    about_english = preset in ("en-x", "en-x-all", "english-anchor", "distill")
     if about_english and "en" not in languages:
         assert chosen == []
         return
@@ -186,6 +186,19 @@ def test_every_language_gets_its_share():
     )
     assert counts.pop("en") == 1000
     assert all(120 < count < 215 for count in counts.values()), counts
+
+
+def test_in_turn_every_translation_comes_once_in_as_many_epochs_as_there_are():
+    """Six languages beside English, one an epoch; with two an epoch, three epochs."""
+    for per_row, epochs in ((2, 6), (3, 3)):
+        objective = PRESETS["en-x-all"].model_copy(update={"languages_per_row": per_row})
+        for row in range(20):
+            chosen = [
+                sampled_languages(str(row), LANGUAGES, objective, seed=0, epoch=epoch) for epoch in range(2 * epochs)
+            ]
+            assert all(len(set(each)) == per_row and "en" in each for each in chosen)
+            for half in (chosen[:epochs], chosen[epochs:]):
+                assert sorted(tag for each in half for tag in each if tag != "en") == sorted({*LANGUAGES} - {"en"})
 
 
 def test_epochs_differ_in_order_and_cover_every_row():

@@ -240,18 +240,24 @@ def teacher_of(cells, dimensions):
 
 
 @pytest.mark.parametrize("anchors", [None, slice(2, 10), slice(1, 3)])
+@pytest.mark.parametrize("texts", ["english", "all"])
 @pytest.mark.parametrize("keep", ["l2", "cosine"])
-def test_keep_looks_at_english_alone(keep, anchors):
+def test_keep_looks_at_english_or_at_all_texts_of_a_known_row(keep, texts, anchors):
     embeddings = torch.randn(len(GAPPY), 5, dtype=torch.float64)
     teacher = teacher_of(GAPPY, 5)
-    objective = Objective(keep=keep, keep_weight=1.0)
-    english = [i for i in range(len(GAPPY))[anchors or slice(None)] if GAPPY[i][1] == ENGLISH]
+    objective = Objective(keep=keep, keep_texts=texts, keep_weight=1.0)
+    rows_with_english = {row for row, language, _ in GAPPY if language == ENGLISH}
+    held = [
+        i
+        for i in range(len(GAPPY))[anchors or slice(None)]
+        if GAPPY[i][0] in rows_with_english and (texts == "all" or GAPPY[i][1] == ENGLISH)
+    ]
     distances = {
-        "l2": [((embeddings[i] - teacher[i]) ** 2).sum() for i in english],
-        "cosine": [1 - cosine_similarity(embeddings[i], teacher[i], dim=0) for i in english],
+        "l2": [((embeddings[i] - teacher[i]) ** 2).sum() for i in held],
+        "cosine": [1 - cosine_similarity(embeddings[i], teacher[i], dim=0) for i in held],
     }[keep]
     found = keep_terms(embeddings, tensors(GAPPY)[1], teacher, objective, anchors=anchors)
-    assert found.count == len(english)
+    assert found.count == len(held)
     torch.testing.assert_close(found.total, sum(distances, torch.zeros((), dtype=torch.float64)))
 
 
@@ -294,6 +300,20 @@ def test_soft_labels_equal_the_double_loop(which, anchors, tile_mib):
     torch.testing.assert_close(found.total, expected, rtol=1e-9, atol=1e-10)
     ours, theirs = (torch.autograd.grad(total, (embeddings, temperature)) for total in (found.total, expected))
     torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
+
+
+def test_distillation_is_the_mean_squared_distance_to_the_teacher_s_english():
+    """Rows 0 and 1 are known, with three and two texts; sentence-transformers' MSELoss is this by the dimensions."""
+    row, language, text_id = tensors(GAPPY)
+    embeddings = torch.randn(len(GAPPY), 5, requires_grad=True)
+    vectors = torch.randn(2, 5)
+    loss = MultiwayLoss(torch.nn.Identity(), "distill", teacher=(torch.tensor([0, 1000]), vectors))
+    value = loss.from_embeddings(embeddings, row, language, text_id)
+    expected = 5 * torch.nn.functional.mse_loss(embeddings[:5], vectors[[0, 0, 0, 1, 1]])
+    torch.testing.assert_close(value, expected)
+    ours, theirs = (torch.autograd.grad(each, embeddings) for each in (value, expected))
+    torch.testing.assert_close(ours, theirs)
+    assert loss.skipped_terms == 0
 
 
 @pytest.mark.parametrize("keep", ["l2", "cosine", "soft-labels"])
@@ -373,5 +393,11 @@ def test_mistakes_are_told_at_once_with_the_nearest_name():
         Objective.named("multi-way", keep="l2")
     with pytest.raises(UserError, match=r"temperature is 0.005 and learnt, must be at least 0.01; start higher, or"):
         Objective.named("multi-way", temperature=0.005, learn_temperature=True)
+    with pytest.raises(UserError, match="contrast is 0 and keep 'none'; nothing is left to train for, set one of them"):
+        Objective.named("multi-way", contrast=0)
+    with pytest.raises(UserError, match="keep_texts is 'all' and keep 'none'; set keep to l2 or cosine"):
+        Objective.named("multi-way", keep_texts="all")
+    with pytest.raises(UserError, match="in_turn takes turns among sampled languages; set languages_per_row"):
+        Objective.named("multi-way", in_turn=True)
     with pytest.raises(UserError, match="needs a teacher"):
         MultiwayLoss(torch.nn.Identity(), "paper")

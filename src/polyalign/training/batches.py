@@ -67,20 +67,25 @@ def sampled_languages(
 ) -> list[str]:
     """Return the languages of a row that one step encodes, in the order given.
 
-    A pure function of (seed, epoch, row): those with the smallest hashes. So a resumed or sharded run sees the same. A
-    row without English gives nothing where the objective is about English.
+    A pure function of (seed, epoch, row): those with the smallest hashes; or, where they come in turn, the next ones in
+    an order by hashes that is the same in every epoch. So a resumed or sharded run sees the same. A row without English
+    gives nothing where the objective is about English.
     """
-    about_english = objective.english_always or objective.anchors == "english"
-    if about_english and "en" not in languages:
+    if objective.needs_english and "en" not in languages:
         return []
     wanted = objective.languages_per_row
     if wanted is None or len(languages) <= wanted:
         return list(languages)
 
-    def rank(language: str) -> tuple[bool, int]:
-        return not (about_english and language == "en"), key(f"{seed}\0{epoch}\0{row_id}\0{language}")
-
-    chosen = set(sorted(languages, key=rank)[:wanted])
+    order = "in turn" if objective.in_turn else epoch
+    always = ["en"] if objective.needs_english else []
+    others = sorted(
+        (language for language in languages if language not in always),
+        key=lambda language: key(f"{seed}\0{order}\0{row_id}\0{language}"),
+    )
+    sampled = wanted - len(always)
+    start = epoch * sampled if objective.in_turn else 0
+    chosen = {*always, *(others[(start + place) % len(others)] for place in range(sampled))}
     return [language for language in languages if language in chosen]
 
 

@@ -104,28 +104,28 @@ class MultiwayLoss(nn.Module):
 
     def from_embeddings(self, embeddings: Tensor, row: Tensor, language: Tensor, text_id: Tensor) -> Tensor:
         """Return the scalar loss of a batch that is already encoded; see `contrastive_terms` for the shapes."""
-        contrastive, keep = self.terms(embeddings, row, language, text_id)
-        loss = contrastive.mean()
-        return loss if keep is None else loss + self.objective.keep_weight * keep.mean()
+        return sum(weight * terms.mean() for weight, terms in self.terms(embeddings, row, language, text_id))
 
     def terms(
         self, embeddings: Tensor, row: Tensor, language: Tensor, text_id: Tensor, anchors: slice | None = None
-    ) -> tuple[Terms, Terms | None]:
-        """Return the sums of the contrastive terms and of the ``keep`` terms, if any, of a range of anchors.
+    ) -> list[tuple[float, Terms]]:
+        """Return the sums of the contrastive and of the ``keep`` terms of a range of anchors, each with its weight.
 
-        Counts the skipped terms. See `contrastive_terms` for the shapes.
+        What has no weight is not there. Counts the skipped terms. See `contrastive_terms` for the shapes.
         """
-        temperature = self.temperature()
-        contrastive = contrastive_terms(
-            embeddings, row, language, text_id, self.objective, temperature=temperature, anchors=anchors
-        )
-        self.skipped_terms += contrastive.skipped
-        if self.objective.keep == "none":
-            return contrastive, None
-        teacher = self._teacher_of(row)
-        return contrastive, keep_terms(
-            embeddings, language, teacher, self.objective, temperature=temperature, anchors=anchors
-        )
+        objective, temperature = self.objective, self.temperature()
+        weighted = []
+        if objective.contrast:
+            contrastive = contrastive_terms(
+                embeddings, row, language, text_id, objective, temperature=temperature, anchors=anchors
+            )
+            self.skipped_terms += contrastive.skipped
+            weighted.append((objective.contrast, contrastive))
+        if objective.keep != "none":
+            teacher = self._teacher_of(row)
+            keep = keep_terms(embeddings, language, teacher, objective, temperature=temperature, anchors=anchors)
+            weighted.append((objective.keep_weight, keep))
+        return weighted
 
     def temperature(self) -> Tensor:
         """Return the temperature, 0-dim; with its gradient where it is learnt."""
@@ -177,11 +177,8 @@ class MultiwayLoss(nn.Module):
         every_label, _ = gather(labels)
         everything.requires_grad_()
         with torch.enable_grad():
-            row, language, text_id = every_label.unbind(1)
-            contrastive, keep = self.terms(everything, row, language, text_id, own)
-            loss = self._share_of_mean(contrastive)
-            if keep is not None:
-                loss = loss + self.objective.keep_weight * self._share_of_mean(keep)
+            weighted = self.terms(everything, *every_label.unbind(1), own)
+            loss = sum(weight * self._share_of_mean(terms) for weight, terms in weighted)
         inputs = [everything] if self.log_scale is None else [everything, self.log_scale]
         at_embeddings, *at_scale = torch.autograd.grad(loss, inputs)
         value, at_embeddings = add_up(loss.detach(), at_embeddings)

@@ -6,7 +6,7 @@ Legend of shapes: T texts in the batch, D embedding dimensions, L languages, A a
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import Any, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -24,9 +24,6 @@ from polyalign.training.tiles import (
     soft_label_cross_entropy,
     unit_vectors,
 )
-
-if TYPE_CHECKING:
-    pass
 
 ENGLISH = 0
 """The number of English in the `language` tensor; the collator gives it to English whether present or not."""
@@ -54,12 +51,16 @@ class Objective(Settings):
         learn_temperature: whether tau is only the start value, learnt with the encoder as log(1/tau) and kept at 0.01
             or above, as in CLIP.
         margin: subtracted from the positive's cosine, 0 to 2.
+        contrast: weight of these terms; 0 leaves the ``keep`` term alone.
         languages_per_row: how many of a row's languages one step encodes, at least 2; None for all of them.
         english_always: whether English, where a row has it, is always among the sampled languages.
+        in_turn: whether a row's languages come in turn, epoch by epoch, instead of by chance: so few epochs hold each.
         hard_positives: gamma >= 0; a term's weight is ``1 + gamma * (1 - s(t, p))``, without gradient.
-        keep: what holds the encoder near its teacher: ``l2`` or ``cosine`` distance of the English embeddings, or
-            ``soft-labels``, where the teacher's English-English similarities are targets for the student's similarities
-            across languages.
+        keep: what holds the encoder near its teacher: ``l2`` or ``cosine`` distance to the teacher's embedding of the
+            row's English, or ``soft-labels``, where the teacher's English-English similarities are targets for the
+            student's similarities across languages.
+        keep_texts: which texts that distance is taken of: the ``english`` ones, or ``all`` of a row, which teaches
+            every language the teacher's English (Reimers and Gurevych 2020, equation 1).
         keep_weight: the weight of that term, above 0 with any ``keep`` but ``none``.
     """
 
@@ -69,16 +70,25 @@ class Objective(Settings):
     temperature: float = Field(0.05, gt=0)
     learn_temperature: bool = False
     margin: float = Field(0.0, ge=0, le=2)
+    contrast: float = Field(1.0, ge=0)
     languages_per_row: int | None = Field(None, ge=2)
     english_always: bool = False
+    in_turn: bool = False
     hard_positives: float = Field(0.0, ge=0)
     keep: Literal["none", "l2", "cosine", "soft-labels"] = "none"
+    keep_texts: Literal["english", "all"] = "english"
     keep_weight: float = Field(0.0, ge=0)
 
     @model_validator(mode="after")
     def _keep_has_weight(self) -> Self:
         if (self.keep != "none") != (self.keep_weight > 0):
             raise ValueError(f"keep is {self.keep!r} and keep_weight {self.keep_weight}; set both or neither")
+        if self.contrast == 0 and self.keep == "none":
+            raise ValueError("contrast is 0 and keep 'none'; nothing is left to train for, set one of them")
+        if self.keep_texts == "all" and self.keep not in ("l2", "cosine"):
+            raise ValueError(f"keep_texts is 'all' and keep {self.keep!r}; set keep to l2 or cosine")
+        if self.in_turn and self.languages_per_row is None:
+            raise ValueError("in_turn takes turns among sampled languages; set languages_per_row")
         return self
 
     @model_validator(mode="after")
@@ -89,6 +99,11 @@ class Objective(Settings):
                 "start higher, or set learn_temperature to false"
             )
         return self
+
+    @property
+    def needs_english(self) -> bool:
+        """Whether a row without English has nothing to learn from, so that English is always among its languages."""
+        return self.english_always or self.anchors == "english" or self.contrast == 0
 
     @classmethod
     def named(cls, preset: str, **overrides: Any) -> Objective:
@@ -111,6 +126,12 @@ PRESETS: dict[str, Objective] = {
     "english-anchor": Objective(anchors="english"),
     # The control: one English-X pair a row, both directions, as MultipleNegativesRankingLoss does it.
     "en-x": Objective(negatives="side", languages_per_row=2, english_always=True),
+    # The same, each row with all of its translations, one an epoch.
+    "en-x-all": Objective(negatives="side", languages_per_row=2, english_always=True, in_turn=True),
+    # One pair of languages a row, whichever they are.
+    "x-y": Objective(negatives="all", languages_per_row=2),
+    # No contrast: every language is taught the English embeddings of a frozen teacher.
+    "distill": Objective(contrast=0, keep="l2", keep_texts="all", keep_weight=1.0),
     # Our reading of "Enhancing Multilingual Embeddings via Multi-Way Parallel Text Alignment" (2026): four languages a
     # row, a denominator of negatives only, low-cosine positives weighted up, an L2 pull to the pretrained embeddings.
     "paper": Objective(
@@ -233,8 +254,10 @@ def keep_terms(
     if objective.keep == "soft-labels":
         return _soft_label_terms(embeddings, language, teacher, known, objective, temperature, anchors, tile_mib)
     here = slice(None) if anchors is None else anchors
-    english = known[here] & (language[here] == ENGLISH)
-    ours, theirs = _wide(embeddings[here][english]), _wide(teacher[here][english])
+    held = known[here]
+    if objective.keep_texts == "english":
+        held = held & (language[here] == ENGLISH)
+    ours, theirs = _wide(embeddings[here][held]), _wide(teacher[here][held])
     if objective.keep == "l2":
         distances = (ours - theirs).pow(2).sum(1)
     else:

@@ -42,7 +42,7 @@ def usable_rows(corpus: Corpus, objective: Objective) -> Corpus:
     Raises:
         UserError: when none is left.
     """
-    if not (objective.english_always or objective.anchors == "english"):
+    if not objective.needs_english:
         return corpus
     if "en" not in corpus.languages:
         raise UserError(
@@ -66,6 +66,7 @@ def make_plan(
     steps: int | None = None,
     rows: int | None = None,
     texts: int | None = None,
+    pairs: int | None = None,
 ) -> Plan:
     """Return the steps of a training and what each encodes, before anything is computed.
 
@@ -80,12 +81,16 @@ def make_plan(
         steps: optimizer steps.
         rows: rows seen, a row counted each time.
         texts: encoded texts.
+        pairs: anchor-positive terms; where there is no contrast, texts held to the teacher.
     """
     from polyalign.training.batches import batches_of_epoch
 
     present = corpus.rows.select(pl.sum_horizontal(pl.col(corpus.languages).is_not_null())).to_series().to_numpy()
     texts_of_row = np.minimum(present, objective.languages_per_row or present.max()).astype(np.int64)
-    pairs_of_row = texts_of_row * (texts_of_row - 1) if objective.anchors == "all" else texts_of_row - 1
+    if objective.contrast == 0:
+        pairs_of_row = texts_of_row
+    else:
+        pairs_of_row = texts_of_row * (texts_of_row - 1) if objective.anchors == "all" else texts_of_row - 1
     rows = epochs * len(corpus) if epochs is not None else rows
     per_step: list[tuple[int, int, int]] = []
     seen = np.zeros(3, dtype=np.int64)
@@ -94,7 +99,7 @@ def make_plan(
         for batch in batches_of_epoch(len(corpus), batch_rows, seed=seed, epoch=epoch):
             per_step.append((len(batch), int(texts_of_row[batch].sum()), int(pairs_of_row[batch].sum())))
             seen += per_step[-1]
-            reached = ((steps, len(per_step)), (rows, seen[0]), (texts, seen[1]))
+            reached = ((steps, len(per_step)), (rows, seen[0]), (texts, seen[1]), (pairs, seen[2]))
             if any(budget is not None and so_far >= budget for budget, so_far in reached):
                 rows_of_step, texts_of_step, pairs_of_step = np.array(per_step).T
                 return Plan(rows=rows_of_step, texts=texts_of_step, pairs=pairs_of_step)
