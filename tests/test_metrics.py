@@ -53,6 +53,14 @@ def test_classification_averages_the_experiments():
     assert scorer.score(np.array([0, 3])) == pytest.approx(0.5)
 
 
+def test_retrieval_by_hand():
+    """The first and the third query find their sentence in another language, the second finds another sentence."""
+    gold, predicted = ["7@pool", "8@pool", "9@pool"], ["7@de", "7@fr", "9@ru"]
+    scorer = prepare("retrieval", frame(gold, predicted, group=["7", "8", "9"]))
+    assert scorer.score() == pytest.approx(2 / 3)
+    assert scorer.score(np.array([1, 3, 0])) == pytest.approx(1 / 4)
+
+
 def test_undefined_scores_are_nan():
     assert math.isnan(prepare("sts", frame([1.0, 2.0], similarity=[0.3, 0.3])).score())
     assert math.isnan(prepare("bitext", frame([0], [0])).score(np.array([0])))
@@ -103,3 +111,14 @@ def test_classification_equals_sklearn_on_repeated_items(data):
     predictions = pl.concat(frame(gold, p, experiment=[e] * n, group=range(n)) for e, p in enumerate(predicted))
     expected = np.mean([accuracy_score(np.repeat(gold, weights), np.repeat(p, weights)) for p in predicted])
     assert prepare("classification", predictions).score(weights) == pytest.approx(expected, abs=1e-12)
+
+
+@given(st.data())
+def test_retrieval_equals_sklearn_on_repeated_items(data):
+    n = data.draw(st.integers(1, 8))
+    sentences = st.lists(st.integers(0, 2), min_size=n, max_size=n)
+    gold, predicted = data.draw(sentences), data.draw(sentences)
+    weights = data.draw(weights_of(n))
+    expected = accuracy_score(np.repeat(gold, weights), np.repeat(predicted, weights))
+    found = frame([f"{g}@pool" for g in gold], [f"{p}@de" for p in predicted])
+    assert prepare("retrieval", found).score(weights) == pytest.approx(expected, abs=1e-12)

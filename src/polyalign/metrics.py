@@ -1,6 +1,6 @@
-"""MTEB's main metric of each task family, recomputed from the predictions of single items.
+"""The main metric of each task family, recomputed from the predictions of single items.
 
-Evaluation checks with these that the kept predictions are those that MTEB scored; comparison calls them once per
+Evaluation checks with these that the kept predictions are those that were scored; comparison calls them once per
 bootstrap resample, which is why an item's weight is the number of times a resample drew it.
 """
 
@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 import numpy as np
 import polars as pl
 
-MAIN_METRICS = {"bitext": "f1", "sts": "cosine_spearman", "classification": "accuracy"}
+MAIN_METRICS = {"bitext": "f1", "sts": "cosine_spearman", "classification": "accuracy", "retrieval": "accuracy"}
 """Task family -> MTEB's name of the metric that a `Scorer` of that family computes."""
 
 
@@ -33,7 +33,7 @@ class Scorer(ABC):
             weights: [n] integers of at least 0.
 
         Returns:
-            The metric, in [0, 1] for bitext and classification and in [-1, 1] for sts; NaN where it is not defined
+            The metric, in [0, 1], for sts in [-1, 1]; NaN where it is not defined
             (no item drawn, or a correlation with a constant).
         """
         counts = np.ones(len(self.groups)) if weights is None else np.asarray(weights, dtype=np.float64)
@@ -110,10 +110,25 @@ class _ClassificationScorer(Scorer):
         return float(weights @ self._accuracy / weights.sum())
 
 
-_SCORERS: dict[str, type[_BitextScorer | _StsScorer | _ClassificationScorer]] = {
+class _RetrievalScorer(Scorer):
+    """Accuracy: how often the nearest neighbour is a translation of the query."""
+
+    def __init__(self, predictions: pl.DataFrame) -> None:
+        super().__init__(predictions["group"])
+        # What stands behind the "@" says whose sentence it is, or among which pool it was sought.
+        sentence = pl.col("gold", "predicted").str.split("@").list.first()
+        gold, predicted = predictions.select(sentence)
+        self._hit = (gold == predicted).to_numpy().astype(np.float64)
+
+    def _score(self, weights: np.ndarray) -> float:
+        return float(weights @ self._hit / weights.sum())
+
+
+_SCORERS: dict[str, type[_BitextScorer | _StsScorer | _ClassificationScorer | _RetrievalScorer]] = {
     "bitext": _BitextScorer,
     "sts": _StsScorer,
     "classification": _ClassificationScorer,
+    "retrieval": _RetrievalScorer,
 }
 
 
@@ -121,7 +136,7 @@ def prepare(family: str, predictions: pl.DataFrame) -> Scorer:
     """Do once what every resample of a subset shares: codes of labels, order of values, hits of items.
 
     Args:
-        family: ``bitext``, ``sts`` or ``classification``.
+        family: ``bitext``, ``sts``, ``classification`` or ``retrieval``.
         predictions: the rows of one subset in ``predictions.parquet``: columns group, experiment, gold, predicted
             and similarity.
 

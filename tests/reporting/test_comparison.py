@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -73,6 +75,26 @@ def test_families_and_exposures_stand_apart(scores, bitext):
     assert headline(comparison, "bitext en-X", "seen", "en-x").languages == ("de",)
     assert headline(comparison, "bitext X-X", "seen", "en-x").languages == ("de", "fr")
     assert headline(comparison, "bitext X-X", "seen", "en-x").mean == pytest.approx(1.0)
+
+
+def test_across_languages_is_another_family(scores, hits, sts):
+    alike = sts("de", range(20), range(20))
+    subsets = [
+        hits("de", HALF),
+        replace(hits("en-de", HALF, task="Zero-shot"), languages=["en", "de"]),
+        alike,
+        replace(alike, task="Across", subset="de-fr", languages=["de", "fr"]),
+        replace(hits("de", HALF, task="Pool"), family="retrieval"),
+    ]
+    (comparison,) = compared(scores("en-x", 0, subsets), scores("multi-way", 0, subsets))
+    assert {one.task: one.family for one in comparison.subsets} == {
+        "Topics": "classification",
+        "Zero-shot": "classification zero-shot",
+        "Sts": "STS",
+        "Across": "STS cross-lingual",
+        "Pool": "retrieval, mixed pool",
+    }
+    assert {family for family, _, _ in comparison.cells()} == {one.family for one in comparison.subsets}
 
 
 def test_english_is_compared_with_the_untouched_base(scores, hits):

@@ -17,7 +17,15 @@ from polyalign.reporting.significance import Difference, Estimates, difference, 
 from polyalign.storage import fingerprint
 
 BASE = "base"
-FAMILIES = ("bitext en-X", "bitext X-X", "STS", "classification")
+FAMILIES = (
+    "bitext en-X",
+    "bitext X-X",
+    "STS",
+    "STS cross-lingual",
+    "classification",
+    "classification zero-shot",
+    "retrieval, mixed pool",
+)
 EXPOSURES = ("seen", "unseen", "mixed")
 _SAME_SCORE = 5e-4  # half of the last digit shown
 
@@ -354,17 +362,25 @@ def _common(runs: Sequence[Scores]) -> tuple[list[Subset], list[list[Scorer]], l
 
 def _subset(key: tuple[str, str], runs: Sequence[Scores]) -> Subset:
     row = runs[0].main[key]
-    family = row["family"]
-    if family == "bitext":
-        family = "bitext en-X" if "en" in row["languages"] else "bitext X-X"
     exposures = {run.main[key]["exposure"] for run in runs if run.encoder is not None} or {row["exposure"]}
     return Subset(
         key=key,
-        family="STS" if family == "sts" else family,
+        family=_family(row["family"], row["languages"]),
         languages=tuple(row["languages"]),
         exposure=exposures.pop() if len(exposures) == 1 else "mixed",
         items=row["n"],
     )
+
+
+def _family(family: str, languages: Sequence[str]) -> str:
+    """Return which of `FAMILIES` a subset of a family of `polyalign.metrics` is, given its languages."""
+    crosses = len(languages) > 1
+    return {
+        "bitext": "bitext en-X" if "en" in languages else "bitext X-X",
+        "sts": "STS cross-lingual" if crosses else "STS",
+        "classification": "classification zero-shot" if crosses else "classification",
+        "retrieval": "retrieval, mixed pool",
+    }[family]
 
 
 def _incomparable(key: tuple[str, str], runs: Sequence[Scores]) -> str:
