@@ -223,6 +223,7 @@ def train(
         bool | None, typer.Option(help="One chunk's activations at a time, for a second pass; by default if needed.")
     ] = None,
     lora: Annotated[int | None, typer.Option(help="Train adapters of this rank, merged in the end.")] = None,
+    lsar: Annotated[int | None, typer.Option(help="Directions of language identity to project out in the end.")] = None,
     learn_temperature: Annotated[bool, typer.Option("--learn-temperature", help="From that start.")] = False,
     bf16: Annotated[bool, typer.Option("--bf16", help="Forward pass in bfloat16.")] = False,
     prompt: Annotated[str | None, typer.Option(help="Prefix of every text, as 'query: '.")] = None,
@@ -251,6 +252,7 @@ def train(
         "keep_checkpoints": keep_checkpoints,
         "gradient_cache": gradient_cache,
         "lora": None if lora is None else {"rank": lora},
+        "lsar": lsar,
         "bf16": bf16,
         "prompt": prompt,
         "pooling": pooling,

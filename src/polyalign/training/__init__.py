@@ -5,6 +5,8 @@ from __future__ import annotations
 from polyalign.training.batches import EpochOfLanguages as EpochOfLanguages
 from polyalign.training.batches import MultiwayCollator as MultiwayCollator
 from polyalign.training.batches import to_dataset as to_dataset
+from polyalign.training.language_bias import center_by_language as center_by_language
+from polyalign.training.language_bias import remove_language_bias as remove_language_bias
 from polyalign.training.loss import MultiwayLoss as MultiwayLoss
 from polyalign.training.objective import PRESETS as PRESETS
 from polyalign.training.objective import Objective as Objective

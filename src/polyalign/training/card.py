@@ -24,11 +24,6 @@ def model_card(record: dict[str, Any], scores: Sequence[tuple[str, str, float]] 
     }
     if base != "static":
         front["base_model"] = base
-    corpus, cost, best = record["corpus"], record["cost"], record["best"]
-    objective = ", ".join(
-        f"{name} {value}" for name, value in record["objective"].items() if value not in (None, False)
-    )
-    texts = ", ".join(f"{language} {count:,}" for language, count in corpus["texts"].items())
     lines = [
         "---",
         yaml.safe_dump(front, allow_unicode=True, sort_keys=False).strip(),
@@ -46,7 +41,30 @@ def model_card(record: dict[str, Any], scores: Sequence[tuple[str, str, float]] 
         "| | |",
         "|---|---|",
         f"| Base | {'made on the spot: mean of subword embeddings' if base == 'static' else base} |",
-        f"| Languages seen in alignment | {', '.join(record['languages'])} |",
+        f"| Languages seen in alignment | {', '.join(record['languages']) or 'none'} |",
+    ]
+    if "objective" in record:
+        lines += _training(record)
+    if lsar := record.get("lsar"):
+        lines.append(
+            f"| Language bias | LSAR: {lsar['rank']} directions projected out, with {lsar['explained']:.1%} of what "
+            f"differs between the mean embeddings of {len(lsar['texts'])} languages |"
+        )
+    if scores:
+        lines += ["", "## Scores", "", "| Task | Mean over | Score |", "|---|---|---|"]
+        lines += [f"| {task} | {over} | {100 * value:.1f} |" for task, over, value in scores]
+    lines += ["", "Everything that made this encoder stands in `polyalign.json`.", ""]
+    return "\n".join(lines)
+
+
+def _training(record: dict[str, Any]) -> list[str]:
+    """Return the lines of the table that say how the encoder was trained."""
+    corpus, cost, best = record["corpus"], record["cost"], record["best"]
+    objective = ", ".join(
+        f"{name} {value}" for name, value in record["objective"].items() if value not in (None, False)
+    )
+    texts = ", ".join(f"{language} {count:,}" for language, count in corpus["texts"].items())
+    lines = [
         f"| Corpus | {corpus['rows']:,} rows (texts: {texts}), fingerprint `{corpus['fingerprint']}` |",
         f"| Objective | {record['objective_name']}: {objective} |",
         f"| Budget | {cost['steps']:,} steps, {cost['rows_seen']:,} rows, {cost['texts_encoded']:,} encoded texts, "
@@ -59,8 +77,4 @@ def model_card(record: dict[str, Any], scores: Sequence[tuple[str, str, float]] 
             f"| Best checkpoint | step {best['step']}: bitext accuracy {best['dev_accuracy']:.3f} between the seen "
             f"languages, on {corpus['dev_rows']} dev rows |"
         )
-    if scores:
-        lines += ["", "## Scores", "", "| Task | Mean over | Score |", "|---|---|---|"]
-        lines += [f"| {task} | {over} | {100 * value:.1f} |" for task, over, value in scores]
-    lines += ["", "Everything that made this encoder stands in `polyalign.json`.", ""]
-    return "\n".join(lines)
+    return lines

@@ -107,6 +107,13 @@ class MultiwayTrainer(SentenceTransformerTrainer):
         """
         return loss
 
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        # Resumed from a checkpoint of the last step, amid an epoch, the base class would train one step too many.
+        if self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+        else:
+            super()._run_epoch(*args, **kwargs)
+
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
         """Return the loss of a step, its gradients added up over the processes."""
         self._row_keys = inputs["label"][:, 0]

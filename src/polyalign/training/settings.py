@@ -67,6 +67,8 @@ class TrainingSettings(Settings):
         prompt: prefix put before every text, in training and in the saved encoder; None for the base's own.
         static: the shape of a ``static`` base.
         lora: train adapters instead of the whole encoder; None for the whole.
+        lsar: directions of language identity to project out of the trained encoder's embeddings, at most the number of
+            languages less one; see `polyalign.training.language_bias`. None for none.
     """
 
     epochs: int | None = Field(None, ge=1)
@@ -90,6 +92,7 @@ class TrainingSettings(Settings):
     prompt: str | None = None
     static: StaticSettings = StaticSettings()
     lora: LoraSettings | None = None
+    lsar: int | None = Field(None, ge=1)
 
     @model_validator(mode="after")
     def _one_budget(self) -> Self:

@@ -16,21 +16,20 @@ from polyalign.errors import UserError
 from polyalign.storage import (
     fingerprint,
     keep_existing,
-    new_folder,
     read_manifest,
     versions,
     write_json,
-    write_text,
 )
 from polyalign.training.adapting import adapt, restore
 from polyalign.training.bases import STATIC, is_static, load_base
 from polyalign.training.callbacks import Checkpoints, Progress, last_checkpoint
-from polyalign.training.card import model_card
 from polyalign.training.distributed import from_first, join, rank, wait_for_all, world_size
 from polyalign.training.fitting import Fit, fitted, peak_memory, uses_bf16
+from polyalign.training.language_bias import check_rank, project_out, texts_by_language
 from polyalign.training.loss import MultiwayLoss
 from polyalign.training.objective import PRESETS, Objective
 from polyalign.training.plan import Plan, make_plan, split_dev, usable_rows
+from polyalign.training.publishing import publish
 from polyalign.training.settings import TrainingSettings
 from polyalign.training.teacher import teacher_vectors
 from polyalign.training.tokens import Tokens, tokens_of
@@ -100,6 +99,9 @@ def train(
             f"{len(train_rows)} training rows are fewer than a batch of {settings.batch_rows}; lower batch_rows"
         )
     model = load_base(base, train_rows, settings, seed=seed, trust_remote_code=trust_remote_code)
+    if settings.lsar is not None:  # not only when hours of training are over
+        spoken = sum(count > 0 for count in train_rows.counts().values())
+        check_rank(settings.lsar, languages=spoken, dimensions=model.get_embedding_dimension() or 0)
     request = {
         "base": base,
         "base_fingerprint": encoder_fingerprint(model),
@@ -124,6 +126,7 @@ def train(
     trainer, seconds = _fit(loss, tokens, dev_rows, plan, fit, settings, seed, work)
     steps = trainer.state.global_step  # fewer than planned where it stopped early
     restore(model)
+    lsar = project_out(model, texts_by_language(train_rows), settings.lsar) if settings.lsar is not None else None
     counts = loss.all_counts()
     real, computed = counts["real"], counts["computed"]
     padding, peak = 1 - real / max(computed, 1), peak_memory(model.device) / 2**30
@@ -162,21 +165,15 @@ def train(
         if dev_rows
         else None,
         "history": _history(trainer.state.log_history, plan),
+        "lsar": lsar,
         "versions": versions(),
         "fingerprint": encoder_fingerprint(model),
     }
     if rank() == 0:
-        _publish(model, record, out)
+        publish(model, record, out)
         shutil.rmtree(work)
     wait_for_all()
     return record
-
-
-def _publish(model: SentenceTransformer, record: dict[str, Any], out: Path) -> None:
-    with new_folder(out, RECORD) as folder:
-        model.save(str(folder), create_model_card=False)
-        write_text(folder / "README.md", model_card(record))
-        write_json(folder / RECORD, record)
 
 
 def _work_folder(out: Path, request: dict[str, Any], *, force: bool) -> Path:
