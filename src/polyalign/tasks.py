@@ -84,8 +84,8 @@ class SelectedTask:
 
     @property
     def family(self) -> str:
-        """``bitext``, ``sts`` or ``classification``."""
-        return FAMILIES[self.task.metadata.type]
+        """``bitext``, ``sts`` or ``classification``; or what a task that is not MTEB's says of itself."""
+        return str(getattr(self.task, "family", FAMILIES[self.task.metadata.type]))
 
 
 def is_english(code: str) -> bool:
@@ -94,7 +94,12 @@ def is_english(code: str) -> bool:
 
 
 def load_tasks(
-    names: Iterable[str], languages: Sequence[str], split: str | None = None, mteb_data: Path | None = None
+    names: Iterable[str],
+    languages: Sequence[str],
+    split: str | None = None,
+    mteb_data: Path | None = None,
+    *,
+    beside: Sequence[str] = (),
 ) -> list[SelectedTask]:
     """Return the official tasks ``names``, cut down to ``languages`` and one split; no data is read yet.
 
@@ -103,6 +108,7 @@ def load_tasks(
         languages: canonical tags, or ``["all"]`` for every subset. English joins bitext tasks by itself.
         split: the split to run; None takes ``test`` where the task evaluates it, else the first it evaluates.
         mteb_data: folder that holds the tasks' datasets under their Hub ids; None loads them from the Hub.
+        beside: names of tasks that are not MTEB's, which an unknown name may mean.
 
     Raises:
         UserError: for a task that is unknown, of another family, without the split, without any of the languages,
@@ -110,10 +116,10 @@ def load_tasks(
     """
     selected = []
     for name in dict.fromkeys(names):
-        task = _official_task(name)
+        task = _official_task(name, beside)
         if mteb_data is not None:
-            _use_local_data(task, mteb_data)
-        selected.append(_select(task, languages, split))
+            use_local_data(task, mteb_data)
+        selected.append(select(task, languages, split, pivot=task.metadata.type == "BitextMining"))
     return selected
 
 
@@ -137,7 +143,7 @@ def load_evaluation_task(name: str, mteb_data: Path | None = None) -> AbsTask:
     if "text" not in task.modalities:
         raise UserError(f"task {name!r} is of {' and '.join(task.modalities)}; allowed: MTEB tasks with text")
     if mteb_data is not None:
-        _use_local_data(task, mteb_data)
+        use_local_data(task, mteb_data)
     try:
         task.load_data()
         if isinstance(task, AbsTaskRetrieval):
@@ -151,22 +157,23 @@ def load_evaluation_task(name: str, mteb_data: Path | None = None) -> AbsTask:
     return task
 
 
-def _known_task(name: str, types: Sequence[str] | None, allowed: str) -> AbsTask:
+def _known_task(name: str, types: Sequence[str] | None, allowed: str, beside: Sequence[str] = ()) -> AbsTask:
     import mteb
 
     try:
         return mteb.get_task(name)
     except KeyError as error:
         known = mteb.get_tasks(task_types=types, exclude_superseded=False)
-        close = nearest(name, [task.metadata.name for task in known])
+        close = nearest(name, [*beside, *(task.metadata.name for task in known)])
         raise UserError(f"unknown MTEB task {name!r}{close}; allowed: {allowed}") from error
 
 
-def _official_task(name: str) -> AbsTask:
+def _official_task(name: str, beside: Sequence[str]) -> AbsTask:
     from mteb.abstasks import AbsTaskClassification
     from mteb.abstasks.aggregated_task import AbsTaskAggregate
 
-    task = _known_task(name, list(FAMILIES), f"MTEB tasks of type {_families()}")
+    ours = f"; {', '.join(beside)}" if beside else ""
+    task = _known_task(name, list(FAMILIES), f"MTEB tasks of type {_families()}{ours}", beside)
     kind = task.metadata.type
     if kind not in FAMILIES or isinstance(task, AbsTaskAggregate):
         raise UserError(f"task {name!r} is of MTEB's type {kind}; allowed: single tasks of type {_families()}")
@@ -182,7 +189,12 @@ def _families() -> str:
     return ", ".join(f"{kind} ({family})" for kind, family in FAMILIES.items())
 
 
-def _use_local_data(task: AbsTask, mteb_data: Path) -> None:
+def use_local_data(task: AbsTask, mteb_data: Path) -> None:
+    """Let this instance of a task load its dataset from ``mteb_data``, where it lies under its Hub id.
+
+    Raises:
+        UserError: when it does not.
+    """
     hub_id = task.metadata.dataset["path"]
     folder = mteb_data / hub_id
     if not folder.is_dir():
@@ -212,12 +224,22 @@ def _alias(folder: Path) -> Path:
     return alias
 
 
-def _select(task: AbsTask, languages: Sequence[str], split: str | None) -> SelectedTask:
+def select(task: AbsTask, languages: Sequence[str], split: str | None, *, pivot: bool) -> SelectedTask:
+    """Return a task cut down to the subsets of some languages and to one split.
+
+    Args:
+        task: the instance to run; it is changed.
+        languages: canonical tags, or ``["all"]`` for every subset.
+        split: the split to run; None takes ``test`` where the task evaluates it, else the first it evaluates.
+        pivot: whether English joins as the other side of a pair without being asked for.
+
+    Raises:
+        UserError: for a task without the split, or without any of the languages.
+    """
     name, all_subsets = task.metadata.name, task.metadata.hf_subsets_to_langscripts
     split = _choose_split(task, split)
     available = dict.fromkeys(code for codes in all_subsets.values() for code in codes)
-    pivot = [ENGLISH] if task.metadata.type == "BitextMining" else []
-    tags = _tags(available, languages, pivot)
+    tags = _tags(available, languages, [ENGLISH] if pivot else [])
     subsets = {
         subset: Subset(tuple(codes), tuple(tags[code] for code in codes))
         for subset, codes in all_subsets.items()

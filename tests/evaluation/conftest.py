@@ -94,7 +94,7 @@ def _write_dataset(root, hub_id, configs):
 
 @pytest.fixture(scope="session")
 def mteb_data(tmp_path_factory):
-    """Tatoeba, STSb (dev and test) and SIB-200 (Chinese as zho_Hant) in all languages, NTREX without Chinese."""
+    """Tatoeba, STSb (dev and test) and SIB-200 (Chinese in both scripts) in all languages, NTREX without Chinese."""
     root = tmp_path_factory.mktemp("mteb_data")
     tatoeba = [
         pl.DataFrame({"sentence1": sentences(tag), "sentence2": sentences("en"), "lang": f"{code}-eng"})
@@ -115,20 +115,26 @@ def mteb_data(tmp_path_factory):
 
     _write_dataset(root, "mteb/stsb_multi_mt", {"default": {"dev": sts(2), "test": sts(1)}})
 
-    def sib(tag, count):
-        labels = ["day" if i % len(CONCEPTS) < 5 else "night" for i in range(count)]
-        texts = sentences(tag, 10)
-        return pl.DataFrame(
-            {
-                "index_id": [str(i) for i in range(count)],
-                "category": labels,
-                "text": [texts[i % 10] for i in range(count)],
-            }
-        )
+    def sib(tag, start, count):
+        """Sentence i holds the words i and i + k, k from 1 to 4: distinct over the 34 of all splits."""
+        rows = range(start, start + count)
+        words = WORDS[tag]
+        columns = {
+            "index_id": [str(i) for i in rows],
+            "category": ["day" if i % 10 < 5 else "night" for i in rows],
+            "text": [f"{words[i % 10]} {words[(i + i // 10 + 1) % 10]}" for i in rows],
+        }
+        return pl.DataFrame(columns)
 
     configs = {
-        f"{code}": {"train": sib(tag, 20), "validation": sib(tag, 4), "test": sib(tag, 10)}
-        for code, tag in {"eng_Latn": "en", "deu_Latn": "de", "fra_Latn": "fr", "zho_Hant": "zh"}.items()
+        code: {"train": sib(tag, 0, 20), "validation": sib(tag, 20, 4), "test": sib(tag, 24, 10)}
+        for code, tag in {
+            "eng_Latn": "en",
+            "deu_Latn": "de",
+            "fra_Latn": "fr",
+            "zho_Hans": "zh",
+            "zho_Hant": "zh",
+        }.items()
     }
     _write_dataset(root, "mteb/sib200", configs)
 

@@ -1,4 +1,4 @@
-"""Run official MTEB tasks, and the user's own rows as one more, and keep what comparison needs."""
+"""Run official MTEB tasks, further ones across languages and the user's own rows, and keep what comparison needs."""
 
 from polyalign.evaluation.evaluating import evaluate
 

@@ -34,8 +34,10 @@ METRICS = {
     "bitext": ("f1", "accuracy", "precision", "recall"),
     "sts": ("cosine_spearman", "cosine_pearson"),
     "classification": ("accuracy", "f1", "f1_weighted"),
+    "retrieval": ("accuracy",),
 }
-"""Family -> the metrics of MTEB's result that are kept in ``scores.parquet``; the rest stays in its JSON."""
+"""Family -> the metrics of a task's result that are kept in ``scores.parquet``, with the ``further_metrics`` of tasks
+that are not MTEB's; the rest stays in its JSON."""
 
 _SCORES, _PREDICTIONS, _RESULT = "scores.parquet", "predictions.parquet", "mteb.json"
 _logger = logging.getLogger(__name__)
@@ -58,15 +60,16 @@ def evaluate(
     trust_remote_code: bool = False,
     force: bool = False,
 ) -> pl.DataFrame:
-    """Run MTEB tasks and write a scores folder; resume an interrupted one at the first unfinished task.
+    """Run tasks and write a scores folder; resume an interrupted one at the first unfinished task.
 
     Args:
         encoder: an encoder folder or a sentence-transformers id.
-        tasks: MTEB task names, ``own`` for the own rows; or a mapping from names to languages of their own, None for
-            ``languages``.
+        tasks: names of MTEB tasks, of those in `polyalign.evaluation.crosslingual`, ``own`` for the own rows; or a
+            mapping from names to languages of their own, None for ``languages``.
         languages: language tags, or ``["all"]``. English joins bitext tasks as the pivot by itself.
         out: the scores folder.
-        split: the split to run; None takes each task's ``test`` split, or its first where it evaluates none.
+        split: the split to run; None takes each task's ``test`` split, or its first where it evaluates none; of
+            SIB200Bitext and SIB200Pool, all.
         mteb_data: folder with the datasets in the Hub's layout; None loads them from the Hub.
         arm: name in comparisons; None takes that of the encoder's record, else the encoder's name.
         seed: training seed; None takes that of the encoder's record, else 0.
@@ -168,11 +171,16 @@ def _select_tasks(
         raise UserError("no task was asked for; give MTEB task names, or own rows")
     own_tags = tasks if isinstance(tasks, Mapping) else {}
     data = None if mteb_data is None else Path(mteb_data)
-    selected = [
-        task
-        for name in dict.fromkeys(official)
-        for task in load_tasks([name], _canonical(own_tags.get(name) or tags), split, data)
-    ]
+    selected = []
+    if official:
+        # The library takes seconds to import.
+        from polyalign.evaluation.crosslingual import TASKS, crosslingual_task
+    for name in dict.fromkeys(official):
+        wanted = _canonical(own_tags.get(name) or tags)
+        if name in TASKS:
+            selected.append(crosslingual_task(name, wanted, split, data))
+        else:
+            selected += load_tasks([name], wanted, split, data, beside=list(TASKS))
     if own_rows is not None:
         selected.append(own_rows_task(Corpus.open(own_rows), tags))
     for task in selected:
@@ -270,7 +278,7 @@ def _tidy(
                 "main": metric == MAIN_METRICS[selected.family],
             }
             for subset, languages in selected.subsets.items()
-            for metric in METRICS[selected.family]
+            for metric in (*METRICS[selected.family], *getattr(selected.task, "further_metrics", ()))
         ]
     )
 

@@ -57,11 +57,11 @@ def _mteb_code(tag: str) -> str:
 
 def _task(corpus: Corpus, subsets: dict[str, Subset]) -> AbsTask:
     from datasets import Dataset
-    from mteb.abstasks import AbsTaskBitextMining
     from mteb.abstasks.task_metadata import TaskMetadata
 
-    class OwnRowsBitext(AbsTaskBitextMining):
-        # `parallel_subsets` stays off: it splits the name at every "-" (zh-Hant-en) and wants rows without gaps.
+    from polyalign.evaluation.bitext import PairBitext
+
+    class OwnRowsBitext(PairBitext):
         metadata = TaskMetadata(
             name=NAME,
             description="Held-out rows of the user's own parallel corpus.",

@@ -149,6 +149,15 @@ def _classification(selected: SelectedTask, predictions: Mapping[str, Any]) -> l
     ]
 
 
+def _retrieval(selected: SelectedTask, predictions: Mapping[str, Any]) -> list[pl.DataFrame]:
+    frames = []
+    for subset in selected.subsets:
+        data, found = _splits(selected, subset)[selected.split], predictions[subset][selected.split]
+        predicted, similarity = [hit["corpus_id"] for hit in found], [hit["score"] for hit in found]
+        frames.append(_rows(subset, list(data["row_id"]), data["gold"], predicted=predicted, similarity=similarity))
+    return frames
+
+
 def _index_groups(gold: Mapping[str, Sequence[Any]]) -> dict[str, list[str]]:
     """Return each item's index, if all subsets are the same items (they have the same gold in the same order).
 
@@ -163,4 +172,4 @@ def _index_groups(gold: Mapping[str, Sequence[Any]]) -> dict[str, list[str]]:
     }
 
 
-_BUILDERS = {"bitext": _bitext, "sts": _sts, "classification": _classification}
+_BUILDERS = {"bitext": _bitext, "sts": _sts, "classification": _classification, "retrieval": _retrieval}
