@@ -281,7 +281,12 @@ def train(
 def evaluate(
     encoder: Annotated[str, typer.Argument(help="A trained encoder, or any sentence-transformers folder or id.")],
     out: Annotated[Path, typer.Option(help="The scores folder to write.")],
-    tasks: Annotated[str, typer.Option(help="Comma-separated MTEB tasks.")] = "",
+    tasks: Annotated[
+        str,
+        typer.Option(
+            help="Comma-separated MTEB tasks, or SIB200Bitext, SIB200Pool, SIB200ZeroShot, STSBenchmarkCrosslingual."
+        ),
+    ] = "",
     languages: Annotated[str, typer.Option(help="Comma-separated BCP-47 codes, or all.")] = "all",
     split: Annotated[str | None, typer.Option(help="Of the tasks; by default each task's own.")] = None,
     mteb_data: MtebData = None,
@@ -292,7 +297,7 @@ def evaluate(
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:
-    """Score an encoder on official MTEB tasks and on rows of your own."""
+    """Score an encoder on official MTEB tasks, on further ones across languages and on rows of your own."""
     from polyalign.evaluation import evaluate as evaluate_encoder
     from polyalign.terminal import show_scores
 
