@@ -7,6 +7,7 @@ import logging
 import math
 import shutil
 import time
+import warnings
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -232,18 +233,22 @@ def _run_task(
 def _run_mteb(encoder: MtebEncoder, selected: SelectedTask, folder: Path) -> tuple[TaskResult, dict[str, Any]]:
     """Let MTEB run the task, its result cache and its predictions inside ``folder`` and never shared."""
     import mteb
+    from sklearn.exceptions import UndefinedMetricWarning
 
     cache = mteb.ResultCache(folder / "cache")
-    (result,) = mteb.evaluate(
-        encoder,
-        selected.task,
-        cache=cache,
-        overwrite_strategy="always",
-        prediction_folder=folder / "predictions",
-        encode_kwargs={"batch_size": encoder.encoder.batch_size, "show_progress_bar": False},
-        co2_tracker=False,
-        show_progress_bar=False,
-    ).task_results
+    with warnings.catch_warnings():
+        # Of the precision of labels that a weak classifier never predicts, once an experiment; it is not kept.
+        warnings.simplefilter("ignore", UndefinedMetricWarning)
+        (result,) = mteb.evaluate(
+            encoder,
+            selected.task,
+            cache=cache,
+            overwrite_strategy="always",
+            prediction_folder=folder / "predictions",
+            encode_kwargs={"batch_size": encoder.encoder.batch_size, "show_progress_bar": False},
+            co2_tracker=False,
+            show_progress_bar=False,
+        ).task_results
     cache.get_task_result_path(selected.name, encoder.mteb_model_meta).rename(folder / _RESULT)
     predictions = json.loads((folder / "predictions" / selected.task.prediction_file_name).read_text(encoding="utf-8"))
     return result, predictions
