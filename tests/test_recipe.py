@@ -6,7 +6,8 @@ import pytest
 import yaml
 
 from polyalign.errors import UserError
-from polyalign.recipe import load_recipe, packaged_recipes
+from polyalign.recipe import TuningSettings, load_recipe, packaged_recipes
+from polyalign.training.objective import PRESETS
 from polyalign.translation.settings import BuildSettings, load_build
 
 SMALL = {"corpus": "sample", "base": "static", "arms": ["multi-way"], "evaluation": {"own_rows": "sample"}}
@@ -89,9 +90,24 @@ def test_set_changes_nested_keys(tmp_path):
         ({"evaluation": {}}, "evaluation: evaluation has neither tasks nor own_rows; name an MTEB task"),
         ({"training": {"epochs": 1, "steps": 1}}, "training: epochs and steps are given; a budget is one of"),
         (
-            {"base": None, "seeds": []},
-            r"base is None, must be a valid string; seeds is \[\], List should have at least 1",
+            {"base": 3, "seeds": []},
+            r"base is 3, must be a valid string; seeds is \[\], List should have at least 1",
         ),
+        ({"base": None}, "a recipe has a base or several bases; give one of the two"),
+        ({"bases": {"a": {"base": "static"}}}, "a recipe has a base or several bases; give one of the two"),
+        (
+            {"base": None, "bases": {"a": {"base": "static", "arms": ["base"]}, "b": {"base": "x", "seeds": [1, 1]}}},
+            r"bases.a: no arm trains; add one.*; bases.b: seeds \[1, 1\] repeat a seed",
+        ),
+        (
+            {"arms": [{"name": "a", "equal": ["pairs"]}]},
+            "arm 'a' is equal in pairs, and the recipe only in rows",
+        ),
+        (
+            {"tuning": {"learning_rate": [0.1]}, "training": {"dev_rows": 0}},
+            "tuning chooses by the dev rows, and training.dev_rows is 0; hold some out",
+        ),
+        ({"tuning": {"learning_rate": []}}, r"tuning\.learning_rate is \[\], List should have at least 1"),
     ],
 )
 def test_mistakes_are_told_in_one_line(tmp_path, change, message):
@@ -105,10 +121,36 @@ def test_what_is_no_recipe(tmp_path):
         load_recipe("nowhere")
     with pytest.raises(UserError, match="is not valid YAML at line 2: "):
         load_recipe(written(tmp_path, "corpus: x\nbase: [1"))
-    with pytest.raises(UserError, match="it must be a mapping with the keys corpus, base, languages"):
+    with pytest.raises(UserError, match="it must be a mapping with the keys corpus, base, bases, languages"):
         load_recipe(written(tmp_path, "- a\n- b\n"))
-    with pytest.raises(UserError, match="corpus is missing; base is missing; arms is missing; evaluation is missing"):
+    with pytest.raises(UserError, match="corpus is missing; arms is missing; evaluation is missing"):
         load_recipe(written(tmp_path, "seeds: [1]\n"))
+
+
+def test_several_bases_change_the_recipe_each_for_itself(tmp_path):
+    study = SMALL | {
+        "base": None,
+        "training": {"epochs": 2, "batch_rows": 8},
+        "bases": {
+            "plain": {"base": "some/model"},
+            "small": {"base": "static", "training": {"steps": 9}, "seeds": [4, 5]},
+        },
+    }
+    recipe = load_recipe(written(tmp_path, study))
+    plain, small = recipe.with_base("plain"), recipe.with_base("small")
+    assert (plain.base, plain.training, plain.seeds) == ("some/model", recipe.training, recipe.seeds)
+    assert (small.base, small.training.budget, small.training.batch_rows) == ("static", {"steps": 9}, 8)
+    assert (small.seeds, small.arms, small.bases) == ([4, 5], recipe.arms, {})
+    assert load_recipe(written(tmp_path, recipe.model_dump(mode="json"))) == recipe
+
+
+def test_every_arm_has_as_many_trials():
+    """Without a temperature to tune, four learning rates evenly spaced by their logarithm: each 10 times the last."""
+    tuning = TuningSettings(learning_rate=[0.001, 1.0], temperature=[0.05, 0.1])
+    assert tuning.trials(PRESETS["multi-way"]) == [
+        {"learning_rate": rate, "temperature": temperature} for rate in (0.001, 1.0) for temperature in (0.05, 0.1)
+    ]
+    assert tuning.trials(PRESETS["distill"]) == [{"learning_rate": rate} for rate in (0.001, 0.01, 0.1, 1.0)]
 
 
 def test_the_corpus_may_be_a_build(tmp_path):

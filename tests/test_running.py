@@ -1,6 +1,7 @@
 """A run from recipe to report: equal budgets, going on after kill -9, refusing another recipe."""
 
 import json
+import shutil
 import signal
 
 import polars as pl
@@ -10,8 +11,9 @@ import yaml
 from polyalign.corpus import Corpus
 from polyalign.encoder import read_record
 from polyalign.errors import UserError
+from polyalign.planning import outline, plan_cells
 from polyalign.recipe import Recipe, load_recipe
-from polyalign.running import plan_cells, run
+from polyalign.running import run
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +78,71 @@ def test_a_second_call_redoes_nothing(whole, files):
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*.parquet")}
     assert run(recipe_of(files), out) == result
     assert before == {path: path.stat().st_mtime_ns for path in out.rglob("*.parquet")}
+
+
+def test_a_recipe_may_grow_and_scores_alone_count_as_done(whole, files, tmp_path):
+    """One more arm; of the first run only the recipe and the scores are left."""
+    out = tmp_path / "grown"
+    shutil.copytree(whole[0] / "scores", out / "scores")
+    shutil.copy2(whole[0] / "recipe.json", out)
+    grown = recipe_of(files, arms=["multi-way", "en-x", {"name": "x-y", "objective": "x-y", "equal": ["rows"]}])
+    result = run(grown, out)
+    assert [set(one["arms"]) for one in result["comparisons"]] == [{"en-x", "multi-way", "x-y"}, {"en-x", "multi-way"}]
+    assert [path.name for path in (out / "encoders").iterdir()] == ["x-y-seed0"]
+    assert run(grown, out) == result
+    other = recipe_of(files, training={"epochs": 2, "batch_rows": 8, "dev_rows": 20})
+    shutil.rmtree(out / "encoders")
+    (out / "recipe.json").write_text(other.model_dump_json())
+    with pytest.raises(UserError, match="holds scores made with another training; choose another --out"):
+        run(other, out)
+
+
+def test_equal_pairs_and_all_translations(files):
+    """70 rows of 6 terms, 10 steps, 840 terms: en-x has 2 a row, so 420 rows in 30 steps of 14. In turn: twice 140."""
+    corpus = Corpus.open(files / "rows.jsonl").select(["en", "de", "fr"])
+    recipe = recipe_of(files, arms=["multi-way", "en-x", "en-x-all"], equal=["pairs", "rows"])
+    cells = {cell.name: cell for cell in plan_cells(recipe, corpus)}
+    assert {name: (cell.steps, cell.budgets) for name, cell in cells.items()} == {
+        "multi-way": (10, ("equal pairs", "equal rows")),
+        "en-x-equal-pairs": (30, ("equal pairs",)),
+        "en-x-equal-rows": (10, ("equal rows",)),
+        "en-x-all-equal-pairs": (30, ("equal pairs",)),
+        "en-x-all-equal-rows": (20, ("equal rows",)),
+    }
+
+
+def test_two_bases_each_arm_tuned(files, tmp_path):
+    """A run in a folder for each base, budgets called after them; the trials leave their result alone."""
+    recipe = recipe_of(
+        files,
+        base=None,
+        bases={
+            "wide": {"base": "static"},
+            "narrow": {"base": "static", "training": {"static": {"dimensions": 16}}, "arms": ["multi-way", "x-y"]},
+        },
+        arms=["multi-way", "en-x"],
+        equal=["rows"],
+        tuning={"learning_rate": [0.0001, 0.02], "temperature": [0.05], "share": 0.5},
+    )
+    out = tmp_path / "run"
+    plan = {(line.base, line.what): line for line in outline(recipe, out)}
+    assert not out.exists()
+    assert [line.times for line in plan.values()] == [2, 2, 1, 1] * 2
+    assert all(line.done == 0 and line.hours > 0 for line in plan.values())
+    result = run(recipe, out)
+    assert [one["budget"] for one in result["comparisons"]] == ["wide, equal rows", "narrow, equal rows"]
+    assert [sorted(one["arms"]) for one in result["comparisons"]] == [["en-x", "multi-way"], ["multi-way", "x-y"]]
+    trials = sorted(path.name for path in (out / "wide/tuning/multi-way").iterdir())
+    assert trials == ["learning-rate-0.0001-temperature-0.05.json", "learning-rate-0.02-temperature-0.05.json"]
+    accuracy = [json.loads((out / "wide/tuning/multi-way" / name).read_text())["dev_accuracy"] for name in trials]
+    assert accuracy[1] > accuracy[0]
+    assert read_record(out / "wide/encoders/multi-way-seed0")["training"]["learning_rate"] == 0.02
+    page = (out / "report" / "report.md").read_text()
+    assert "Tuning: the trials of each arm on the dev rows" in page
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*.json") if "report" not in path.parts}
+    assert run(recipe, out) == result
+    assert all(path.stat().st_mtime_ns == then for path, then in before.items() if path.parent != out)
+    assert all((line.done, line.hours) == (line.times, 0) for line in outline(recipe, out))
 
 
 def test_another_recipe_is_refused_in_the_same_folder(whole, files, tmp_path):

@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 import warnings
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -342,10 +343,24 @@ def run(
     changes: Annotated[
         list[str] | None, typer.Option("--set", help="KEY=VALUE, as training.steps=100; may be repeated.")
     ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what it would do, with hours, and stop.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Do all that a recipe says: corpus, every arm and seed, scores, report. Goes on where it stopped."""
-    _run(recipe, out, changes or [], as_json)
+    if dry_run:
+        _outline(recipe, out, changes or [], as_json)
+    else:
+        _run(recipe, out, changes or [], as_json)
+
+
+def _outline(recipe: str, out: Path, changes: list[str], as_json: bool) -> None:
+    from polyalign.planning import outline
+    from polyalign.recipe import load_recipe
+    from polyalign.terminal import show_outline
+
+    _quiet()
+    lines = [asdict(line) for line in outline(load_recipe(recipe, changes), out)]
+    _print_json(lines) if as_json else show_outline(lines)
 
 
 def _run(recipe: str, out: Path, changes: list[str], as_json: bool) -> None:

@@ -7,6 +7,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
+import numpy as np
 from pydantic import Field, field_validator, model_validator
 
 from polyalign.errors import UserError
@@ -22,6 +23,15 @@ SAMPLE = "sample"
 """The corpus, or the own rows, that come with the package."""
 
 
+BUDGETS = frozenset({"epochs", "steps", "texts"})
+"""The training settings that say how long."""
+
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._+-]*$"
+"""What an arm or a base may be called: names of folders are made of it."""
+
+Budget = Literal["rows", "texts", "pairs"]
+
+
 class Arm(Settings):
     """One way to train the base.
 
@@ -30,13 +40,15 @@ class Arm(Settings):
         objective: the name of a preset.
         change: fields of that objective that this arm sets differently.
         settings: training settings that this arm sets differently; budgets excepted, which the recipe sets for all.
+        equal: those of the recipe's budgets that it takes part in; None for all.
         teacher: of a ``keep`` term; None for the untrained base.
     """
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")
+    name: str = Field(pattern=NAME)
     objective: str = "multi-way"
     change: dict[str, Any] = {}
     settings: dict[str, Any] = {}
+    equal: list[Budget] | None = Field(None, min_length=1)
     teacher: str | None = None
 
     @property
@@ -64,6 +76,15 @@ class EvaluationSettings(Settings):
     own_rows: str | None = None
     batch_size: int = Field(64, ge=1)
 
+    @property
+    def held_out(self) -> str | None:
+        """The own rows, where they lie."""
+        return _packaged("heldout") if self.own_rows == SAMPLE else self.own_rows
+
+    def languages_for(self, trained: Sequence[str]) -> list[str]:
+        """Return the languages to evaluate, given those of the corpus."""
+        return self.languages or [tag for tag in trained if tag != "en"]
+
     @model_validator(mode="after")
     def _measures_something(self) -> Self:
         if not self.tasks and self.own_rows is None:
@@ -83,31 +104,90 @@ class ReportSettings(Settings):
     resamples: int = Field(1000, ge=100)
 
 
+class TuningSettings(Settings):
+    """A grid over which every arm is tuned by itself, on the dev rows, before it is trained.
+
+    An arm without a temperature gets as many trials, over as many learning rates in the same range.
+
+    Attributes:
+        learning_rate: those to try.
+        temperature: those to try with each; empty for the objective's own.
+        share: of the reference's encoded texts that a trial may encode, above 0, at most 1.
+        seed: of the trials.
+    """
+
+    learning_rate: list[Annotated[float, Field(gt=0)]] = Field(min_length=1)
+    temperature: list[Annotated[float, Field(gt=0)]] = []
+    share: float = Field(0.25, gt=0, le=1)
+    seed: int = Field(0, ge=0, lt=2**32)
+
+    def trials(self, objective: Objective) -> list[dict[str, float]]:
+        """Return the combinations that an arm with this objective tries, each with ``learning_rate``."""
+        wanted = len(self.learning_rate) * max(1, len(self.temperature))
+        if objective.contrast == 0 and len(set(self.learning_rate)) > 1:
+            rates = np.geomspace(min(self.learning_rate), max(self.learning_rate), wanted)
+            return [{"learning_rate": float(f"{rate:.3g}")} for rate in rates]
+        if objective.contrast == 0 or not self.temperature:
+            return [{"learning_rate": rate} for rate in self.learning_rate]
+        return [
+            {"learning_rate": rate, "temperature": temperature}
+            for rate in self.learning_rate
+            for temperature in self.temperature
+        ]
+
+
+class BaseSettings(Settings):
+    """One of several bases of a study, and what is different for it.
+
+    Attributes:
+        base: ``static``, or a folder or Hub id.
+        arms: instead of the recipe's.
+        equal: instead of the recipe's.
+        seeds: instead of the recipe's.
+        training: single settings that differ from the recipe's.
+        tuning: instead of the recipe's.
+        trust_remote_code: whether code that comes with the base may run.
+    """
+
+    base: str
+    arms: list[Any] | None = None
+    equal: list[Any] | None = None
+    seeds: list[Any] | None = None
+    training: dict[str, Any] = {}
+    tuning: dict[str, Any] | None = None
+    trust_remote_code: bool | None = None
+
+
 class Recipe(Settings):
-    """A run: one corpus, one base, several arms at equal budgets, several seeds, one evaluation, one report.
+    """A run: one corpus, a base or several, several arms at equal budgets, several seeds, one evaluation, one report.
 
     Attributes:
         corpus: anything `Corpus.open` takes, several files, or ``sample``; or the settings of a `build`.
         base: ``static``, or a folder or Hub id.
+        bases: instead of ``base``, several by name; each is a run of its own, all are in one report.
         languages: those to train on; None for all of the corpus.
         arms: names of presets, `Arm`s, or ``base`` for the untouched base. The first one that trains is the reference:
             it gets the budget of ``training``, and the others as much.
         equal: what the budgets are equal in. ``rows``: every arm sees as many rows as the reference; ``texts``: every
-            arm encodes as many texts. With both, an arm is trained twice where they differ.
+            arm encodes as many texts; ``pairs``: every arm has as many anchor-positive terms. An arm is trained once
+            for budgets that come to the same steps.
         training: hyper-parameters for all arms.
         seeds: each arm is trained once with each.
+        tuning: how learning rate and temperature of each arm are chosen; None takes them from ``training``.
         evaluation: what the encoders are measured on.
         report: how they are compared.
         trust_remote_code: whether code that comes with the base may run.
     """
 
     corpus: str | list[str] | BuildSettings
-    base: str
+    base: str | None = None
+    bases: dict[Annotated[str, Field(pattern=NAME)], BaseSettings] = {}
     languages: list[str] | None = None
     arms: list[Arm | Literal["base"]] = Field(min_length=1)
-    equal: list[Literal["rows", "texts"]] = Field(["rows"], min_length=1)
+    equal: list[Budget] = Field(["rows"], min_length=1)
     training: TrainingSettings = TrainingSettings()
     seeds: list[Annotated[int, Field(ge=0, lt=2**32)]] = Field([0], min_length=1)
+    tuning: TuningSettings | None = None
     evaluation: EvaluationSettings
     report: ReportSettings = ReportSettings()
     trust_remote_code: bool = False
@@ -130,6 +210,20 @@ class Recipe(Settings):
         return [{"name": arm, "objective": arm} if isinstance(arm, str) and arm != BASE_ARM else arm for arm in arms]
 
     @model_validator(mode="after")
+    def _one_base_or_several(self) -> Self:
+        if (self.base is None) == (not self.bases):
+            raise ValueError("a recipe has a base or several bases; give one of the two")
+        problems = []
+        for name in self.bases:
+            try:
+                self.with_base(name)
+            except UserError as error:
+                problems.append(str(error))
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    @model_validator(mode="after")
     def _arms_fit_together(self) -> Self:
         problems = []
         names = [arm if isinstance(arm, str) else arm.name for arm in self.arms]
@@ -142,6 +236,8 @@ class Recipe(Settings):
             problems.append(f"report.control is {self.report.control!r}, must be one of the arms {', '.join(names)}")
         if len(set(self.seeds)) < len(self.seeds):
             problems.append(f"seeds {self.seeds} repeat a seed")
+        if self.tuning and self.training.dev_rows == 0:
+            problems.append("tuning chooses by the dev rows, and training.dev_rows is 0; hold some out")
         for arm in self.trained_arms:
             problems += self._problems_of(arm)
         if problems:
@@ -150,7 +246,12 @@ class Recipe(Settings):
 
     def _problems_of(self, arm: Arm) -> list[str]:
         problems = []
-        budgets = sorted({"epochs", "steps", "texts"} & set(arm.settings))
+        unequal = [kind for kind in arm.equal or [] if kind not in self.equal]
+        if unequal:
+            problems.append(
+                f"arm {arm.name!r} is equal in {unequal[0]}, and the recipe only in {', '.join(self.equal)}"
+            )
+        budgets = sorted(BUDGETS & set(arm.settings))
         if budgets:
             problems.append(f"arm {arm.name!r} sets {budgets[0]}; the budget stands in training, equal for all arms")
         if arm.settings.get("early_stopping", self.training.early_stopping) is not None:
@@ -165,13 +266,39 @@ class Recipe(Settings):
         return problems
 
     @property
+    def corpus_files(self) -> list[str]:
+        """What the corpus is imported from, where that lies; none for a build."""
+        if isinstance(self.corpus, BuildSettings):
+            return []
+        sources = [self.corpus] if isinstance(self.corpus, str) else self.corpus
+        return [_packaged("train") if source == SAMPLE else source for source in sources]
+
+    @property
     def trained_arms(self) -> list[Arm]:
         """The arms without the untouched base; the first is the reference of the budgets."""
         return [arm for arm in self.arms if isinstance(arm, Arm)]
 
+    def with_base(self, name: str) -> Recipe:
+        """Return the recipe of one of several bases.
+
+        Raises:
+            UserError: one line with every problem of that recipe.
+        """
+        changed = self.bases[name].model_dump(exclude_none=True)
+        values = self.model_dump(exclude={"bases"})
+        training = values["training"]
+        if BUDGETS & set(changed["training"]):  # one budget takes the place of the other
+            training = {key: value for key, value in training.items() if key not in BUDGETS}
+        changed["training"] = training | changed["training"]
+        return Recipe.checked(values | changed, f"bases.{name}")
+
     def settings_of(self, arm: Arm) -> TrainingSettings:
         """Return the training settings of an arm: those of the recipe with its own on top."""
         return TrainingSettings.checked(self.training.model_dump() | arm.settings, "settings")
+
+
+def _packaged(part: str) -> str:
+    return str(resources.files("polyalign") / "sample" / f"{part}.jsonl")
 
 
 def packaged_recipes() -> list[str]:

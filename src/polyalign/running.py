@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
-from importlib import resources
+import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,45 +14,32 @@ from polyalign.corpus import Corpus, import_corpus
 from polyalign.encoder import read_record
 from polyalign.errors import UserError
 from polyalign.evaluation import evaluate
-from polyalign.recipe import BASE_ARM, SAMPLE, Arm, Recipe, load_recipe
+from polyalign.evaluation.own_rows import NAME as OWN_ROWS
+from polyalign.planning import Cell, plan_cells, reference_plan
+from polyalign.recipe import BASE_ARM, Arm, Recipe, load_recipe
 from polyalign.reporting import compare
 from polyalign.storage import MANIFEST, fingerprint, new_folder, read_manifest, versions, write_json, write_text
 from polyalign.training.bases import STATIC, load_base
 from polyalign.training.card import model_card
-from polyalign.training.plan import Plan, make_plan, split_dev, usable_rows
+from polyalign.training.objective import Objective
+from polyalign.training.settings import TrainingSettings
 from polyalign.training.trainer import train
 from polyalign.translation import BuildSettings, build
+from polyalign.tuning import tune, tuned
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cell:
-    """One encoder of a run: an arm with a budget, before the seeds.
-
-    Attributes:
-        arm: how it is trained.
-        name: of its folders, without the seed.
-        steps: optimizer steps.
-        texts: encoded texts.
-        budgets: the comparisons it takes part in, such as ``equal rows``.
-    """
-
-    arm: Arm
-    name: str
-    steps: int
-    texts: int
-    budgets: tuple[str, ...]
 
 
 def run(recipe: Recipe | str | Path, out: str | Path) -> dict[str, Any]:
     """Do all that a recipe says and return the comparison, as `compare` does.
 
-    Finished parts are left alone, interrupted ones go on.
+    Finished parts are left alone, interrupted ones go on. Complete scores count as finished without their encoder. A
+    recipe may grow by arms, seeds and bases.
 
     Args:
         recipe: a `Recipe`, a YAML file or the name of a packaged recipe.
-        out: the folder of the run: ``corpus``, ``encoders``, ``scores`` and ``report`` in it.
+        out: the folder of the run: ``corpus``, ``tuning``, ``encoders``, ``scores`` and ``report`` in it; of several
+            bases, ``tuning``, ``encoders`` and ``scores`` lie in a folder for each.
 
     Raises:
         UserError: for a mistake in the recipe or its inputs, or another recipe in the same folder.
@@ -61,90 +48,184 @@ def run(recipe: Recipe | str | Path, out: str | Path) -> dict[str, Any]:
     out = Path(out)
     _claim(out, recipe)
     corpus = _corpus(recipe, out / "corpus")
-    cells = plan_cells(recipe, corpus)
-    for cell in cells:
-        budgets, seeds = ", ".join(cell.budgets), len(recipe.seeds)
-        log.info("plan: %s, %d steps, %d texts, %d seeds (%s)", cell.name, cell.steps, cell.texts, seeds, budgets)
-
-    scores = []
-    if BASE_ARM in recipe.arms:
-        encoder = _untouched_base(recipe, corpus, out / "encoders" / BASE_ARM)
-        scores.append(_evaluate(recipe, corpus, encoder, out / "scores" / BASE_ARM))
-    for cell in cells:
-        for seed in recipe.seeds:
-            name = f"{cell.name}-seed{seed}"
-            settings = recipe.settings_of(cell.arm).model_copy(
-                update={"epochs": None, "texts": None, "steps": cell.steps}
-            )
-            train(
-                corpus,
-                out / "encoders" / name,
-                base=recipe.base,
-                objective=cell.arm.full_objective,
-                settings=settings,
-                seed=seed,
-                teacher=cell.arm.teacher,
-                arm=cell.arm.name,
-                budgets=cell.budgets,
-                trust_remote_code=recipe.trust_remote_code,
-            )
-            scores.append(_evaluate(recipe, corpus, out / "encoders" / name, out / "scores" / name))
-            _add_scores_to_card(out / "encoders" / name, scores[-1])
-    result = compare(scores, out / "report", control=recipe.report.control, resamples=recipe.report.resamples)
+    scores, trials = [], []
+    for name in recipe.bases or [None]:
+        runner = _Runner(recipe if name is None else recipe.with_base(name), corpus, out / (name or ""), name)
+        scores += runner.run()
+        trials += runner.trials
+    report = recipe.report
+    result = compare(scores, out / "report", control=report.control, resamples=report.resamples, trials=trials)
     manifest = {"format": 1, "kind": "run", "recipe": recipe.model_dump(mode="json"), "versions": versions()}
     write_json(out / MANIFEST, manifest)
     return result
 
 
-def plan_cells(recipe: Recipe, corpus: Corpus) -> list[Cell]:
-    """Return every arm with its steps, so that the budgets are equal as the recipe says.
+class _Runner:
+    """The part of a run that belongs to one base.
 
-    The reference, the first arm that trains, has the budget of ``training``; each other arm gets the steps that see as
-    many rows, or encode as many texts. Where both come to the same steps the arm is trained once, for both comparisons.
+    Args:
+        recipe: of this base.
+        corpus: all its rows.
+        out: where the encoders, the scores and the trials lie.
+        name: of the base, where there are several; budgets are then called after it.
     """
-    reference = recipe.trained_arms[0]
-    budget = _plan(recipe, corpus, reference, recipe.training.budget)
-    cells = []
-    for arm in recipe.trained_arms:
-        by_steps: dict[int, list[str]] = {}
-        plans = {}
-        for kind in recipe.equal:
-            target = {"rows": int(budget.rows.sum()), "texts": int(budget.texts.sum())}[kind]
-            plan = budget if arm is reference else _plan(recipe, corpus, arm, {kind: target})
-            plans[plan.steps] = plan
-            by_steps.setdefault(plan.steps, []).append(f"equal {kind}")
-        for steps, budgets in by_steps.items():
-            suffix = "" if len(by_steps) == 1 else "-" + budgets[0].replace(" ", "-")
-            texts = int(plans[steps].texts.sum())
-            cells.append(Cell(arm=arm, name=arm.name + suffix, steps=steps, texts=texts, budgets=tuple(budgets)))
-    return cells
 
+    def __init__(self, recipe: Recipe, corpus: Corpus, out: Path, name: str | None) -> None:
+        self.recipe, self.corpus, self.out, self.name = recipe, corpus, out, name
+        self.trials: list[dict[str, Any]] = []
 
-def _plan(recipe: Recipe, corpus: Corpus, arm: Arm, budget: dict[str, int]) -> Plan:
-    settings, objective = recipe.settings_of(arm), arm.full_objective
-    rows = usable_rows(split_dev(corpus, settings)[0], objective)
-    assert settings.batch_rows != "auto"  # a recipe refuses it
-    return make_plan(rows, objective, settings.batch_rows, seed=recipe.seeds[0], **budget)
+    def run(self) -> list[Path]:
+        """Tune, train and evaluate every cell; return the folders of the scores."""
+        recipe = self.recipe
+        cells = plan_cells(recipe, self.corpus)
+        for cell in cells:
+            budgets, seeds = ", ".join(cell.budgets), len(recipe.seeds)
+            log.info("plan: %s, %d steps, %d texts, %d seeds (%s)", cell.name, cell.steps, cell.texts, seeds, budgets)
+        scores = []
+        if BASE_ARM in recipe.arms:
+            scores.append(self._score_base(self._budgets({kind for cell in cells for kind in cell.budgets})))
+        best = {arm.name: self._tune(arm) for arm in recipe.trained_arms} if recipe.tuning else {}
+        for cell in cells:
+            objective, settings = cell.arm.full_objective, recipe.settings_of(cell.arm)
+            if best:
+                objective, settings = tuned(cell.arm, best[cell.arm.name], settings)
+            settings = settings.model_copy(update={"epochs": None, "texts": None, "steps": cell.steps})
+            scores += [self._score(cell, objective, settings, seed) for seed in recipe.seeds]
+        return scores
+
+    def _tune(self, arm: Arm) -> dict[str, float]:
+        """Return the best hyper-parameters of an arm, and keep all its trials."""
+        tuning = self.recipe.tuning
+        assert tuning is not None
+        budget = int(reference_plan(self.recipe, self.corpus).texts.sum())
+        trials = tune(self.recipe, self.corpus, arm, round(tuning.share * budget), self.out / "tuning" / arm.name)
+        self.trials += [{"base": self.name, **trial} for trial in trials]
+        best = next(trial for trial in trials if trial["chosen"])
+        return {key: best[key] for key in ("learning_rate", "temperature") if key in best}
+
+    def _budgets(self, kinds: Iterable[str]) -> list[str]:
+        return [kind if self.name is None else f"{self.name}, {kind}" for kind in sorted(kinds)]
+
+    def _score(self, cell: Cell, objective: Objective, settings: TrainingSettings, seed: int) -> Path:
+        """Train and evaluate one encoder, unless its scores are there; return their folder."""
+        recipe, name = self.recipe, f"{cell.name}-seed{seed}"
+        encoder, scores = self.out / "encoders" / name, self.out / "scores" / name
+        expected = {"objective": objective.model_dump(mode="json"), "training": settings.model_dump(mode="json")}
+        if not encoder.exists() and self._is_scored(scores, expected | {"seed": seed}):
+            log.info("%s is complete and left alone", scores)
+            return scores
+        train(
+            self.corpus,
+            encoder,
+            base=str(recipe.base),
+            objective=objective,
+            settings=settings,
+            seed=seed,
+            teacher=cell.arm.teacher,
+            arm=cell.arm.name,
+            budgets=self._budgets(cell.budgets),
+            trust_remote_code=recipe.trust_remote_code,
+        )
+        self._evaluate(encoder, scores)
+        _add_scores_to_card(encoder, scores)
+        return scores
+
+    def _is_scored(self, scores: Path, expected: dict[str, Any]) -> bool:
+        """Return whether scores are complete, and check that they are of this recipe.
+
+        Raises:
+            UserError: when they are of another training or evaluation; it names what differs.
+        """
+        manifest = read_manifest(scores)
+        if manifest is None:
+            return False
+        record, wanted = manifest["encoder"] or {}, self.recipe.evaluation
+        found = {key: record.get(key) for key in expected} | {
+            "corpus": (record.get("corpus") or {}).get("fingerprint"),
+            "tasks": [task for task in manifest["tasks"] if task != OWN_ROWS],
+            "languages": manifest["languages"],
+            "split": manifest["split"],
+        }
+        expected = expected | {
+            "corpus": self.corpus.fingerprint,
+            "tasks": list(wanted.tasks),
+            "languages": wanted.languages_for(self.corpus.languages),
+            "split": wanted.split,
+        }
+        if differing := [key for key in expected if fingerprint(found[key]) != fingerprint(expected[key])]:
+            raise UserError(
+                f"{scores} holds scores made with another {' and '.join(differing)}; choose another --out, or delete it"
+            )
+        return True
+
+    def _score_base(self, budgets: list[str]) -> Path:
+        """Evaluate the base as the arms find it, prompt and all, unless its scores are there; return their folder."""
+        recipe, name = self.recipe, BASE_ARM
+        encoder, scores = self.out / "encoders" / name, self.out / "scores" / name
+        if not encoder.exists() and read_manifest(scores) is not None:
+            log.info("%s is complete and left alone", scores)
+            return scores
+        if read_manifest(encoder) is None:
+            assert recipe.base not in (STATIC, None), "the recipe refuses this"
+            model = load_base(
+                str(recipe.base),
+                self.corpus,
+                recipe.training,
+                seed=recipe.seeds[0],
+                trust_remote_code=recipe.trust_remote_code,
+            )
+            with new_folder(encoder) as folder:
+                model.save(str(folder), create_model_card=False)
+                write_json(folder / MANIFEST, {"format": 1, "kind": "base", "base": recipe.base})
+        # A base among others is compared with its own arms alone.
+        named = budgets if self.name else []
+        self._evaluate(encoder, scores, arm=BASE_ARM, seen_languages=self.corpus.languages, budgets=named)
+        return scores
+
+    def _evaluate(self, encoder: Path, out: Path, **identity: Any) -> None:
+        wanted = self.recipe.evaluation
+        evaluate(
+            encoder,
+            tasks=wanted.tasks,
+            languages=wanted.languages_for(self.corpus.languages),
+            out=out,
+            split=wanted.split,
+            mteb_data=wanted.mteb_data,
+            own_rows=wanted.held_out,
+            batch_size=wanted.batch_size,
+            trust_remote_code=self.recipe.trust_remote_code,
+            **identity,
+        )
 
 
 def _claim(out: Path, recipe: Recipe) -> None:
-    """Write the recipe into the folder of the run, or check that the one there is the same.
+    """Write the recipe into the folder of the run, or check that the one there is the same, or a part of it.
 
     Raises:
         UserError: when the folder belongs to another recipe; it names the keys that differ.
     """
     values = recipe.model_dump(mode="json")
     before = read_manifest(out, "recipe.json")
-    if before is None:
-        if out.is_dir() and any(out.iterdir()):
-            raise UserError(f"{out} is not empty and holds no run; choose another --out")
-        write_json(out / "recipe.json", values)
-        return
-    changed = [key for key in values if fingerprint(before.get(key)) != fingerprint(values[key])]
+    if before is None and out.is_dir() and any(out.iterdir()):
+        raise UserError(f"{out} is not empty and holds no run; choose another --out")
+    changed = [key for key in values if before is not None and not _grown(key, before.get(key), values[key])]
     if changed:
         raise UserError(
             f"{out} holds a run of another recipe (changed: {', '.join(changed)}); choose another --out, or delete it"
         )
+    if before != values:
+        (out / MANIFEST).unlink(missing_ok=True)
+        shutil.rmtree(out / "report", ignore_errors=True)  # of the run before it grew
+        write_json(out / "recipe.json", values)
+
+
+def _grown(key: str, before: Any, now: Any) -> bool:
+    """Return whether a value of the recipe is what it was, or has more arms, seeds or bases. The first arm stays."""
+    if key in ("arms", "seeds") and before:
+        return now[0] == before[0] and all(one in now for one in before)
+    if key == "bases" and before:
+        return all(now.get(name) == one for name, one in before.items())
+    return fingerprint(before) == fingerprint(now)
 
 
 def _corpus(recipe: Recipe, out: Path) -> Corpus:
@@ -152,44 +233,7 @@ def _corpus(recipe: Recipe, out: Path) -> Corpus:
     if isinstance(recipe.corpus, BuildSettings):
         build(recipe.corpus, out)
         return Corpus.open(out, languages=recipe.languages)
-    sources = [recipe.corpus] if isinstance(recipe.corpus, str) else recipe.corpus
-    packaged = [_packaged("train") if source == SAMPLE else source for source in sources]
-    return import_corpus(packaged, out, languages=recipe.languages)
-
-
-def _packaged(part: str) -> str:
-    return str(resources.files("polyalign") / "sample" / f"{part}.jsonl")
-
-
-def _untouched_base(recipe: Recipe, corpus: Corpus, out: Path) -> Path:
-    """Write the base as the arms find it, prompt and all, so that it is evaluated as they are; return its folder."""
-    if read_manifest(out) is None:
-        assert recipe.base != STATIC, "the recipe refuses this"
-        model = load_base(
-            recipe.base, corpus, recipe.training, seed=recipe.seeds[0], trust_remote_code=recipe.trust_remote_code
-        )
-        with new_folder(out) as folder:
-            model.save(str(folder), create_model_card=False)
-            write_json(folder / MANIFEST, {"format": 1, "kind": "base", "base": recipe.base})
-    return out
-
-
-def _evaluate(recipe: Recipe, corpus: Corpus, encoder: Path, out: Path) -> Path:
-    wanted = recipe.evaluation
-    evaluate(
-        encoder,
-        tasks=wanted.tasks,
-        languages=wanted.languages or [tag for tag in corpus.languages if tag != "en"],
-        out=out,
-        split=wanted.split,
-        mteb_data=wanted.mteb_data,
-        arm=BASE_ARM if encoder.name == BASE_ARM else None,
-        seen_languages=corpus.languages if encoder.name == BASE_ARM else None,
-        own_rows=_packaged("heldout") if wanted.own_rows == SAMPLE else wanted.own_rows,
-        batch_size=wanted.batch_size,
-        trust_remote_code=recipe.trust_remote_code,
-    )
-    return out
+    return import_corpus(recipe.corpus_files, out, languages=recipe.languages)
 
 
 def _add_scores_to_card(encoder: Path, scores: Path) -> None:

@@ -116,6 +116,24 @@ def show_scores(scores: pl.DataFrame, where: str) -> None:
     show(table, f"Scores: {where}")
 
 
+def show_outline(lines: list[dict[str, Any]]) -> None:
+    """Print what a run would do, as `polyalign.planning.outline` tells it, and the hours that are left."""
+    columns = ("Base", "What", "Budgets", "Steps", "Texts", "Done", "Hours left")
+    table = _table("Plan", columns, numeric=columns[3:])
+    for line in lines:
+        steps = f"{line['steps']:,}" if line["steps"] else "–"
+        done = f"{line['done']} of {line['times']}"
+        table.add_row(
+            line["base"] or "–", line["what"], ", ".join(line["budgets"]), steps, f"{line['texts']:,}", done,
+            f"{line['hours']:.2f}",
+        )  # fmt: skip
+    total = sum(line["hours"] for line in lines)
+    show(
+        table,
+        f"About {total:.1f} hours on this machine, from a few measured batches; the tasks' own work comes on top.",
+    )
+
+
 def show_comparison(result: dict[str, Any]) -> None:
     """Print the headline table and the verdict of each comparison that `compare` returns."""
     for comparison in result["comparisons"]:

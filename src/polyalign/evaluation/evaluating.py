@@ -88,8 +88,8 @@ def evaluate(
         UserError: for anything the user can mend; see the message.
     """
     out = Path(out)
-    tags = _canonical(languages)
-    selected = _select_tasks(tasks, tags, split, mteb_data, own_rows)
+    tags = canonical_tags(languages)
+    selected = select_tasks(tasks, tags, split, mteb_data, own_rows)
     record = read_record(encoder)
     seen = _seen(encoder, record, seen_languages)
     model = load_encoder(encoder, trust_remote_code=trust_remote_code)
@@ -145,7 +145,12 @@ def evaluate(
     return scores
 
 
-def _canonical(languages: Sequence[str]) -> list[str]:
+def canonical_tags(languages: Sequence[str]) -> list[str]:
+    """Return canonical tags, each once; ``all`` stays.
+
+    Raises:
+        UserError: when there is none, or one is unknown.
+    """
     if not languages:
         raise UserError(f"no language was asked for; give language codes, or {ALL_LANGUAGES!r}")
     return list(dict.fromkeys(tag if tag == ALL_LANGUAGES else canonical(tag) for tag in languages))
@@ -158,13 +163,18 @@ def _seen(encoder: str | Path, record: dict[str, Any] | None, seen_languages: Se
     return sorted({canonical(tag) for tag in languages or ()})
 
 
-def _select_tasks(
+def select_tasks(
     tasks: Sequence[str] | Mapping[str, Sequence[str] | None],
     tags: Sequence[str],
     split: str | None,
     mteb_data: Path | None,
     own_rows: Path | str | None,
 ) -> list[SelectedTask]:
+    """Return the tasks that `evaluate` runs, with arguments as it takes them, languages as canonical tags.
+
+    Raises:
+        UserError: as `evaluate`.
+    """
     official = [task for task in tasks if task not in ("own", OWN_ROWS)]
     if own_rows is None and len(official) < len(tasks):
         raise UserError("the task of own rows was asked for without rows; give them with --own-rows")
@@ -177,7 +187,7 @@ def _select_tasks(
         # The library takes seconds to import.
         from polyalign.evaluation.crosslingual import TASKS, crosslingual_task
     for name in dict.fromkeys(official):
-        wanted = _canonical(own_tags.get(name) or tags)
+        wanted = canonical_tags(own_tags.get(name) or tags)
         if name in TASKS:
             selected.append(crosslingual_task(name, wanted, split, data))
         else:

@@ -104,7 +104,8 @@ class MultiwayLoss(nn.Module):
 
     def from_embeddings(self, embeddings: Tensor, row: Tensor, language: Tensor, text_id: Tensor) -> Tensor:
         """Return the scalar loss of a batch that is already encoded; see `contrastive_terms` for the shapes."""
-        return sum(weight * terms.mean() for weight, terms in self.terms(embeddings, row, language, text_id))
+        weighted = self.terms(embeddings, row, language, text_id)
+        return torch.stack([weight * terms.mean() for weight, terms in weighted]).sum()
 
     def terms(
         self, embeddings: Tensor, row: Tensor, language: Tensor, text_id: Tensor, anchors: slice | None = None
@@ -177,8 +178,9 @@ class MultiwayLoss(nn.Module):
         every_label, _ = gather(labels)
         everything.requires_grad_()
         with torch.enable_grad():
-            weighted = self.terms(everything, *every_label.unbind(1), own)
-            loss = sum(weight * self._share_of_mean(terms) for weight, terms in weighted)
+            row, language, text_id = every_label.unbind(1)
+            weighted = self.terms(everything, row, language, text_id, own)
+            loss = torch.stack([weight * self._share_of_mean(terms) for weight, terms in weighted]).sum()
         inputs = [everything] if self.log_scale is None else [everything, self.log_scale]
         at_embeddings, *at_scale = torch.autograd.grad(loss, inputs)
         value, at_embeddings = add_up(loss.detach(), at_embeddings)

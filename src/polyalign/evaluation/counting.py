@@ -1,0 +1,40 @@
+"""How many texts an evaluation encodes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from polyalign.evaluation.evaluating import canonical_tags, select_tasks
+from polyalign.evaluation.predictions import load_data
+
+
+def count_texts(
+    tasks: Sequence[str] | Mapping[str, Sequence[str] | None],
+    *,
+    languages: Sequence[str],
+    split: str | None = None,
+    mteb_data: Path | None = None,
+    own_rows: Path | str | None = None,
+) -> int:
+    """Return how many different strings the data of tasks hold: about what `evaluate` encodes, which takes the same.
+
+    Raises:
+        UserError: as `evaluate`.
+    """
+    texts: set[str] = set()
+    for selected in select_tasks(tasks, canonical_tags(languages), split, mteb_data, own_rows):
+        load_data(selected)
+        for subset in selected.subsets:
+            texts.update(_strings(selected.task.dataset.get(subset, selected.task.dataset), selected.split))
+        selected.task.unload_data()
+    return len(texts)
+
+
+def _strings(splits: Any, split: str) -> Iterable[str]:
+    """Yield the strings of the split, and of the one that a classifier is trained on."""
+    for name in dict.fromkeys([split, "train"]):
+        data = splits.get(name, {})
+        for column in getattr(data, "column_names", data):
+            yield from (value for value in data[column] if isinstance(value, str))
