@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from polyalign.encoder import load_encoder, set_default_prompt
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
+    from tokenizers import Tokenizer
 
     from polyalign.corpus import Corpus
     from polyalign.training.settings import StaticSettings, TrainingSettings
@@ -46,8 +48,7 @@ def load_base(
 def static_base(corpus: Corpus, settings: StaticSettings, *, seed: int) -> SentenceTransformer:
     """Return an untrained encoder whose sentence embedding is the mean of its subwords' embeddings.
 
-    The subwords are learnt by byte-pair encoding, which gives the same vocabulary on every run (unigram does not). The
-    embeddings start small, at a standard deviation of 0.1: from PyTorch's default of 1 most of the accuracy is lost.
+    They start small, at a standard deviation of 0.1: from PyTorch's default of 1 most of the accuracy is lost.
 
     Args:
         corpus: the rows to learn the subwords from.
@@ -57,24 +58,57 @@ def static_base(corpus: Corpus, settings: StaticSettings, *, seed: int) -> Sente
     import torch
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+
+    texts = (text for language in corpus.languages for text in corpus.rows[language].drop_nulls())
+    tokenizer = byte_pairs(texts, settings.vocabulary, special=["[UNK]"], unknown="[UNK]", lowercase=True)
+    generator = torch.Generator().manual_seed(seed)
+    weights = torch.randn(tokenizer.get_vocab_size(), settings.dimensions, generator=generator) * 0.1
+    return SentenceTransformer(modules=[StaticEmbedding(tokenizer, embedding_weights=weights)], device="cpu")
+
+
+def byte_pairs(
+    texts: Iterable[str],
+    vocabulary: int,
+    *,
+    special: Sequence[str],
+    unknown: str,
+    lowercase: bool,
+    alphabet: Iterable[str] | None = None,
+) -> Tokenizer:
+    """Return a tokenizer whose subwords are learnt by byte-pair encoding, the same on every run (unigram's are not).
+
+    Args:
+        texts: to learn from.
+        vocabulary: the most subwords, special tokens and characters included; characters are kept even beyond that.
+        special: tokens with the first ids.
+        unknown: the one of them that stands for a character without a subword.
+        lowercase: whether case is ignored.
+        alphabet: the only characters that are kept, in the form NFKC gives them; None for all that occur.
+    """
     from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 
-    tokenizer = Tokenizer(models.BPE(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
+    tokenizer = Tokenizer(models.BPE(unk_token=unknown))
+    steps = [normalizers.NFKC(), normalizers.Lowercase()] if lowercase else [normalizers.NFKC()]
+    tokenizer.normalizer = normalizers.Sequence(steps)
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Metaspace(),
             pre_tokenizers.Split(Regex(r"[^\p{L}\p{M}\p{N}▁]"), "isolated"),
         ]
     )
+    limit: dict[str, Any] = {}
+    if alphabet is not None:  # by its own limit alone, the trainer chooses at random between equally frequent ones
+        characters = sorted({"▁", *alphabet})
+        limit = {"initial_alphabet": characters, "limit_alphabet": len(characters)}
     trainer = trainers.BpeTrainer(
-        vocab_size=settings.vocabulary, min_frequency=MIN_MERGE_FREQUENCY, special_tokens=["[UNK]"], show_progress=False
+        vocab_size=vocabulary,
+        min_frequency=MIN_MERGE_FREQUENCY,
+        special_tokens=list(special),
+        show_progress=False,
+        **limit,
     )
-    texts = (text for language in corpus.languages for text in corpus.rows[language].drop_nulls())
     tokenizer.train_from_iterator(texts, trainer)
-    generator = torch.Generator().manual_seed(seed)
-    weights = torch.randn(tokenizer.get_vocab_size(), settings.dimensions, generator=generator) * 0.1
-    return SentenceTransformer(modules=[StaticEmbedding(tokenizer, embedding_weights=weights)], device="cpu")
+    return tokenizer
 
 
 def is_static(model: SentenceTransformer) -> bool:

@@ -1,0 +1,609 @@
+"""Pretrain `mini`, a small encoder in the shape of XLM-R, on monolingual text of many languages.
+
+A stand-in for XLM-R or multilingual BERT where no hub is at hand: its own subwords, masked language modelling, nothing
+that aligns languages. ``--text`` is a folder of Parquet files, one per language, whose column ``text`` holds sentences;
+``--out`` is a transformers folder that ``polyalign train --base`` takes. See README.md beside this file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections import Counter
+from functools import partial
+from itertools import chain, repeat
+from pathlib import Path
+from typing import Any, Literal, Self
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import numpy as np
+import polars as pl
+import torch
+from pydantic import Field, model_validator
+from tokenizers import Tokenizer, processors
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from torch.utils.data import Dataset
+from transformers import (
+    DataCollatorForLanguageModeling,
+    PreTrainedTokenizerFast,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+    XLMRobertaConfig,
+    XLMRobertaForMaskedLM,
+    XLMRobertaModel,
+    set_seed,
+)
+from transformers.trainer_callback import PrinterCallback
+from xxhash import xxh3_64_intdigest
+
+from polyalign.errors import UserError
+from polyalign.settings import Settings
+from polyalign.storage import (
+    fingerprint_files,
+    keep_existing,
+    new_folder,
+    read_manifest,
+    versions,
+    write_json,
+    write_text,
+)
+from polyalign.training.arrays import ArrayWriter, made_once, spans
+from polyalign.training.bases import byte_pairs
+from polyalign.training.callbacks import MARKER, last_checkpoint
+from polyalign.training.fitting import uses_bf16
+from polyalign.training.settings import TrainingSettings
+
+RECORD = "pretraining.json"
+SPECIAL = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+BEGIN, PAD, END = 0, 1, 2
+HELD_OUT = 100
+"""Sentences of each language that are not trained on; at most a tenth of them."""
+MEASURED_STEPS = 20
+"""Until the first estimate of the speed; a quarter of them warm up and do not count."""
+
+
+class MiniSettings(Settings):
+    """What is pretrained, on how much, and how."""
+
+    hours: float | None = Field(None, gt=0, description="budget by this machine's speed, which is measured first")
+    steps: int | None = Field(None, ge=1, description="budget in steps; without any: one pass over the text")
+    seed: int = Field(0, ge=0, description="of weights, order and masks")
+    layers: int = Field(4, ge=1)
+    hidden: int = Field(256, ge=8, description="dimensions")
+    heads: int = Field(4, ge=1)
+    inner: int = Field(1024, ge=8, description="dimensions of the feed-forward layers")
+    vocabulary: int = Field(32_000, ge=300, le=65_536, description="subwords; a sixth at most are single characters")
+    block: int = Field(128, ge=8, description="tokens of a block, and the most of a text later on")
+    alpha: float = Field(0.7, ge=0, le=1, description="a language is drawn by its share of tokens to this power")
+    masked: float = Field(0.15, gt=0, lt=1, description="share of the tokens that is predicted")
+    batch: int = Field(64, ge=1, description="blocks a step")
+    learning_rate: float = Field(1e-3, gt=0, description="the peak, after 6%% of the steps; falls linearly to 0")
+    dropout: float = Field(0.0, ge=0, lt=1, description="of hidden units")
+    bf16: bool | Literal["auto"] = Field("auto", description="auto: where the device has instructions for it")
+    save_steps: int = Field(250, ge=1, description="between checkpoints, each with a look at the held-out text")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.hours is not None and self.steps is not None:
+            raise ValueError("hours and steps are given; a budget is one of them")
+        if self.hidden % self.heads:
+            raise ValueError(f"{self.hidden} dimensions do not divide into {self.heads} heads")
+        return self
+
+
+class Text:
+    """The tokens of all sentences, language by language; some sentences of each are held out.
+
+    Args:
+        about: ``tokenizer`` (its JSON) and ``languages``.
+        arrays: of `prepared`.
+
+    Attributes:
+        tokenizer: with the special tokens of XLM-R.
+        languages: names of the files.
+        ids: uint16, all tokens, each sentence with its ``</s>``.
+        starts: int64 [S + 1]; sentence ``s`` has the ids ``starts[s]`` to ``starts[s + 1]``.
+        trained: for each language, int64, the sentences to train on.
+        held_out: for each language, int64, the others.
+    """
+
+    def __init__(self, about: dict[str, Any], arrays: dict[str, np.ndarray], block: int) -> None:
+        self.languages: list[str] = about["languages"]
+        self.tokenizer = PreTrainedTokenizerFast(
+            tokenizer_object=_with_frame(about["tokenizer"]), bos_token="<s>", cls_token="<s>", pad_token="<pad>",
+            eos_token="</s>", sep_token="</s>", unk_token="<unk>", mask_token="<mask>", model_max_length=block,
+        )  # fmt: skip
+        self.ids = arrays["ids"]
+        self.starts = np.concatenate([[0], arrays["lengths"].cumsum()])
+        ends = np.cumsum(about["sentences"])
+        sentences = np.split(np.arange(ends[-1]), ends[:-1])
+        held_out = np.split(arrays["held_out"] == 1, ends[:-1])
+        self.trained = [each[~held] for each, held in zip(sentences, held_out, strict=True)]
+        self.held_out = [each[held] for each, held in zip(sentences, held_out, strict=True)]
+
+    def lengths(self, sentences: np.ndarray) -> np.ndarray:
+        """Return the numbers of tokens of sentences, int64."""
+        return self.starts[sentences + 1] - self.starts[sentences]
+
+    def block(self, sentences: np.ndarray, size: int) -> np.ndarray:
+        """Return ``<s>`` and the tokens of sentences, int64 [size]; what does not fit is cut."""
+        sentences = sentences[:size]  # each has a token at least
+        tokens = self.ids[spans(self.starts[sentences], self.lengths(sentences))]
+        return np.concatenate([[BEGIN], tokens[: size - 1]], dtype=np.int64)
+
+
+def _with_frame(tokenizer: str) -> Tokenizer:
+    made = Tokenizer.from_str(tokenizer)
+    made.post_processor = processors.RobertaProcessing(("</s>", END), ("<s>", BEGIN), add_prefix_space=False)
+    return made
+
+
+def prepared(paths: list[Path], work: Path, settings: MiniSettings) -> Text:
+    """Return the text in tokens, made once and kept in ``work``.
+
+    Subwords are learnt from the languages as they are drawn later: sentences of a small one are read several times.
+
+    Raises:
+        UserError: when a file has hardly any text.
+    """
+    texts = {
+        path.stem: pl.read_parquet(path, columns=["text"])["text"].drop_nulls().unique(maintain_order=True)
+        for path in paths
+    }
+    if few := [language for language, found in texts.items() if len(found) < 2]:
+        raise UserError(f"{', '.join(few)}: fewer than two sentences; leave these files out")
+    about, arrays = made_once(
+        work / "tokens",
+        partial(_tokenize, texts, settings),
+        {"ids": np.uint16, "lengths": np.int64, "held_out": np.int8},
+    )
+    return Text(about, arrays, settings.block)
+
+
+def _tokenize(texts: dict[str, pl.Series], settings: MiniSettings, writer: ArrayWriter) -> dict[str, Any]:
+    most = max(len(found) for found in texts.values())
+    repeated = (repeat(found, round((most / len(found)) ** (1 - settings.alpha))) for found in texts.values())
+    said(f"learning {settings.vocabulary:,} subwords from {len(texts)} languages")
+    counts = Counter("".join(pl.concat(texts.values()).str.normalize("NFKC")))
+    tokenizer = byte_pairs(
+        chain.from_iterable(chain.from_iterable(repeated)),
+        settings.vocabulary,
+        special=SPECIAL,
+        unknown="<unk>",
+        lowercase=False,
+        alphabet=sorted(counts, key=lambda character: (-counts[character], character))[: settings.vocabulary // 6],
+    )
+    for found in texts.values():
+        encoded = [[*each.ids, END] for each in tokenizer.encode_batch_fast(found.to_list())]
+        # By the hash of the text, so that the choice does not depend on the order of the file.
+        hashes = np.array([xxh3_64_intdigest(text.encode()) for text in found], dtype=np.uint64)
+        held_out = hashes.argsort().argsort() < min(HELD_OUT, -(-len(found) // 10))
+        writer.append(ids=np.concatenate(encoded), lengths=np.array([len(ids) for ids in encoded]), held_out=held_out)
+    sentences = [len(found) for found in texts.values()]
+    return {"tokenizer": tokenizer.to_str(), "languages": list(texts), "sentences": sentences}
+
+
+def block_starts(lengths: np.ndarray, room: int) -> np.ndarray:
+    """Return at which sentence each block begins, int64.
+
+    A block is filled with sentences; the one that is cut at its end begins the next block anew. So every block begins
+    with a whole sentence, as every text does at use, nothing is lost, and nothing is padded; a few percent of the
+    tokens are read twice. The last sentences, which fill no block, begin none.
+
+    Args:
+        lengths: int64, tokens of the sentences, in the order in which they are read; at most ``room``.
+        room: tokens of a block.
+    """
+    ends = lengths.cumsum()
+    starts, begin, before = [], 0, 0
+    while before + room <= ends[-1]:
+        starts.append(begin)
+        begin = int(ends.searchsorted(before + room, side="right"))  # the first that is not whole in this block
+        before = int(ends[begin - 1])
+    return np.array(starts, dtype=np.int64)
+
+
+class Blocks(Dataset[tuple[int, np.ndarray]]):
+    """The blocks of a whole training in the order of their use: a pure function of text, settings and length.
+
+    A block has sentences of one language, which is drawn with the probability of its share of the tokens to the power
+    alpha, as for XLM-R. The sentences of a language come in an order that is drawn again whenever all were read.
+
+    Args:
+        text: the tokens.
+        settings: ``seed``, ``block`` and ``alpha`` are used.
+        blocks: how many.
+
+    Attributes:
+        languages: int64 [blocks], the language of each.
+    """
+
+    def __init__(self, text: Text, settings: MiniSettings, blocks: int) -> None:
+        self._text, self._size = text, settings.block
+        room = settings.block - 1
+        lengths = [np.minimum(text.lengths(sentences), room) for sentences in text.trained]
+        share = np.array([each.sum() for each in lengths]) ** settings.alpha
+        generator = np.random.default_rng(settings.seed)
+        self.languages = generator.choice(len(share), blocks, p=share / share.sum())
+        self._turn = np.empty(blocks, dtype=np.int64)
+        self._order, self._starts = [], []
+        for number, (sentences, tokens) in enumerate(zip(text.trained, lengths, strict=True)):
+            where = np.flatnonzero(self.languages == number)
+            self._turn[where] = np.arange(len(where))
+            passes = -(-(len(where) + 1) * room // tokens.sum())  # a block moves on by its room at most
+            order = np.concatenate([generator.permutation(len(sentences)) for _ in range(passes)])
+            self._order.append(sentences[order])
+            self._starts.append(block_starts(tokens[order], room))
+
+    def __len__(self) -> int:
+        return len(self.languages)
+
+    def __getitem__(self, place: int) -> tuple[int, np.ndarray]:
+        """Return the place itself, which the mask depends on, and the tokens, int64 [block]."""
+        language = self.languages[place]
+        first = self._starts[language][self._turn[place]]
+        return place, self._text.block(self._order[language][first:], self._size)
+
+
+class Masks(DataCollatorForLanguageModeling):
+    """Masks blocks by a function of the seed and of their places: drawn from a random state, it would not resume."""
+
+    def torch_call(self, examples: list[tuple[int, np.ndarray]]) -> dict[str, Tensor]:
+        """Return ``input_ids`` and ``labels``, int64 [batch, block]; labels are -100 where nothing is masked."""
+        places, blocks = zip(*examples, strict=True)
+        self.generator = torch.Generator().manual_seed(xxh3_64_intdigest(f"{self.seed}:{places[0]}".encode()) >> 1)
+        ids = torch.from_numpy(np.stack(blocks)).long()
+        inputs, labels = self.torch_mask_tokens(ids, special_tokens_mask=ids < len(SPECIAL))
+        return {"input_ids": inputs, "labels": labels}
+
+
+class MaskedModel(XLMRobertaForMaskedLM):
+    """XLM-R that scores the vocabulary at masked tokens only, a seventh of all, and takes the loss in float32."""
+
+    def forward(self, input_ids: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """Return the mean ``loss`` over masked tokens, and how many of them are ``right``."""
+        masked = labels != -100
+        states = self.roberta(input_ids).last_hidden_state[masked]
+        scores = self.lm_head(states).float()
+        return {
+            "loss": cross_entropy(scores, labels[masked]),
+            "right": (scores.argmax(-1) == labels[masked]).sum(),
+        }
+
+
+class HeldOut:
+    """Masked language modelling on held-out text, the same masks each time.
+
+    Languages are grouped by how much text they have: a third of them each.
+
+    Args:
+        text: the tokens.
+        settings: of the pretraining.
+        masks: the collator.
+    """
+
+    def __init__(self, text: Text, settings: MiniSettings, masks: Masks) -> None:
+        self._batches: dict[str, dict[str, Tensor]] = {}
+        room = settings.block - 1
+        for language, sentences in zip(text.languages, text.held_out, strict=True):
+            again = np.resize(sentences, len(sentences) + room)  # the first ones once more, to fill the last block
+            starts = block_starts(np.minimum(text.lengths(again), room), room)
+            blocks = [text.block(again[first:], settings.block) for first in starts[starts < len(sentences)]]
+            self._batches[language] = masks([(-1, block) for block in blocks])
+        by_amount = sorted(
+            zip(text.languages, text.trained, strict=True), key=lambda pair: -text.lengths(pair[1]).sum()
+        )
+        thirds = np.array_split([language for language, _ in by_amount], 3)
+        self.groups = dict(zip(("most text", "medium", "least text"), map(list, thirds), strict=True))
+
+    def __call__(self, model: MaskedModel) -> dict[str, dict[str, float]]:
+        """Return ``loss`` and ``accuracy`` (0 to 1) by language and by group."""
+        model.eval()
+        sums: dict[str, np.ndarray] = {}
+        with torch.no_grad():
+            for language, batch in self._batches.items():
+                masked = int((batch["labels"] != -100).sum())
+                found = model(**{name: ids.to(model.device) for name, ids in batch.items()})
+                sums[language] = np.array([masked * float(found["loss"]), int(found["right"]), masked])
+        model.train()
+        for group, languages in self.groups.items():
+            sums[group] = np.sum([sums[language] for language in languages], axis=0)
+        return {
+            name: {"loss": round(float(loss / masked), 4), "accuracy": round(float(right / masked), 4)}
+            for name, (loss, right, masked) in sums.items()
+            if masked
+        }
+
+
+class Progress(TrainerCallback):
+    """Says how fast it goes and how long it will; looks at held-out text; makes checkpoints count.
+
+    Args:
+        settings: of the pretraining.
+        held_out: None while the speed alone is measured.
+    """
+
+    def __init__(self, settings: MiniSettings, held_out: HeldOut | None) -> None:
+        self._settings = settings
+        self._held_out = held_out
+        self._before = 0.0
+        self._paused = 0.0
+        self._first = 0
+        self._start = self._warm = (0, time.perf_counter())
+
+    @property
+    def seconds(self) -> float:
+        """Of all calls so far."""
+        return self._before + time.perf_counter() - self._start[1]
+
+    def tokens_per_sec(self, step: int) -> float:
+        """Return the speed since the warm-up, looks at held-out text left out."""
+        first, since = self._warm
+        seconds = time.perf_counter() - since - self._paused
+        return (step - first) * self._settings.batch * self._settings.block / seconds
+
+    def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Start the clock, and add what a resumed training has taken before."""
+        self._start = self._warm = (state.global_step, time.perf_counter())
+        marker = read_manifest(Path(args.output_dir) / f"checkpoint-{state.global_step}", MARKER) or {}
+        self._before = marker.get("seconds", 0.0)
+
+    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Measure; at the steps that are saved, look at held-out text."""
+        done = state.global_step - self._start[0]
+        if done == MEASURED_STEPS // 4:
+            self._warm, self._paused = (state.global_step, time.perf_counter()), 0.0
+        if self._held_out is None:
+            return
+        if done == MEASURED_STEPS:
+            said(f"after {done} steps: {self._speed(state)}")
+        if state.global_step % args.save_steps == 0 or state.global_step == state.max_steps:
+            began = time.perf_counter()
+            found = self._held_out(kwargs["model"])
+            state.log_history.append({"step": state.global_step, "held_out": found})
+            self._paused += time.perf_counter() - began
+            for group in self._held_out.groups:
+                said(f"  held out, {group}: loss {found[group]['loss']:.3f}, {found[group]['accuracy']:.1%} right")
+
+    def on_log(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Show the loss."""
+        logs = kwargs.get("logs") or {}
+        if self._held_out is not None and "loss" in logs:
+            step = f"step {state.global_step:,} of {state.max_steps:,}"
+            said(f"{step}: loss {logs['loss']:.3f}, {self._speed(state)}")
+
+    def on_save(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Mark the checkpoint, which is whole now, and only then delete the older ones."""
+        folder = Path(args.output_dir)
+        newest = folder / f"checkpoint-{state.global_step}"
+        write_json(newest / MARKER, {"seconds": self.seconds})
+        for checkpoint in folder.glob("checkpoint-*"):
+            if checkpoint != newest:
+                shutil.rmtree(checkpoint)
+
+    def _speed(self, state: TrainerState) -> str:
+        speed = self.tokens_per_sec(state.global_step)
+        left = (state.max_steps - state.global_step) * self._settings.batch * self._settings.block / speed
+        return f"{speed:,.0f} tokens/s, {left / 3600:.2f} hours left"
+
+
+def pretrain(text: Path, out: Path, settings: MiniSettings) -> dict[str, Any]:
+    """Pretrain, and write a transformers folder with a record; go on where an interrupted call stopped.
+
+    Args:
+        text: a folder of Parquet files.
+        out: the folder to write; a complete one is left alone.
+        settings: shape, budget and training.
+
+    Returns:
+        The record, as in ``pretraining.json``.
+
+    Raises:
+        UserError: for a mistake in the input, or an interrupted call with other settings.
+    """
+    if keep_existing(out, force=False, manifest=RECORD):
+        said(f"{out} is complete and left alone")
+        return read_manifest(out, RECORD) or {}
+    paths = sorted(text.glob("*.parquet"))
+    if not paths:
+        raise UserError(f"{text} holds no Parquet files; give a folder with one per language, with a column text")
+    request = settings.model_dump() | {"text": fingerprint_files(paths, text)}
+    work = out.resolve().with_name(f".{out.name}.pretraining")
+    before = read_manifest(work, "request.json")
+    if before not in (None, request):
+        raise UserError(f"{work} holds an interrupted pretraining with other settings or text; repeat it or delete it")
+    write_json(work / "request.json", request)
+
+    tokens = prepared(paths, work, settings)
+    masks = Masks(tokens.tokenizer, mlm_probability=settings.masked, seed=settings.seed)
+    steps = _steps(tokens, masks, work, settings)
+    held_out = HeldOut(tokens, settings, masks)
+    progress = Progress(settings, held_out)
+    blocks = Blocks(tokens, settings, steps * settings.batch)
+    model = made(tokens, settings)
+    sizes = (
+        f"{sum(weights.numel() for weights in model.parameters()):,} weights, {len(blocks):,} blocks in {steps:,} steps"
+    )
+    said(f"{sizes}; {'bfloat16' if _bf16(settings) else 'float32'}")
+    trainer = _trainer(model, blocks, masks, progress, work, settings, steps)
+    checkpoint = last_checkpoint(work)
+    if checkpoint is not None:
+        said(f"going on from {checkpoint.name}")
+    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    history = trainer.state.log_history
+    drawn = np.bincount(blocks.languages, minlength=len(tokens.languages))
+    record = {
+        "kind": "pretrained",
+        "settings": request,
+        "weights": sum(weights.numel() for weights in model.parameters()),
+        "steps": steps,
+        "tokens": len(blocks) * settings.block,
+        "seconds": round(progress.seconds),
+        "languages": {
+            language: {
+                "sentences": len(trained),
+                "tokens": int(tokens.lengths(trained).sum()),
+                "blocks": int(count),
+            }
+            for language, trained, count in zip(tokens.languages, tokens.trained, drawn, strict=True)
+        },
+        "groups": held_out.groups,
+        "held_out": [entry for entry in history if "held_out" in entry][-1]["held_out"],
+        "history": _history(history, held_out.groups),
+        "versions": versions(),
+    }
+    publish(trainer.model, tokens.tokenizer, record, out)
+    shutil.rmtree(work)
+    return record
+
+
+def made(text: Text, settings: MiniSettings) -> MaskedModel:
+    """Return the untrained model."""
+    set_seed(settings.seed)
+    return MaskedModel(
+        XLMRobertaConfig(
+            vocab_size=len(text.tokenizer), hidden_size=settings.hidden, num_hidden_layers=settings.layers,
+            num_attention_heads=settings.heads, intermediate_size=settings.inner,
+            max_position_embeddings=settings.block + 2,  # positions are counted from the padding id + 1 on
+            type_vocab_size=1, pad_token_id=PAD, bos_token_id=BEGIN, eos_token_id=END, layer_norm_eps=1e-5,
+            hidden_dropout_prob=settings.dropout, attention_probs_dropout_prob=0.0,  # a CPU has no fast kernel with it
+        )
+    )  # fmt: skip
+
+
+def _steps(text: Text, masks: Masks, work: Path, settings: MiniSettings) -> int:
+    """Return the steps of the budget; a speed that decides them is measured once."""
+    plan = read_manifest(work, "plan.json")
+    if plan is not None:
+        return int(plan["steps"])
+    per_step = settings.batch * settings.block
+    tokens = sum(int(text.lengths(trained).sum()) for trained in text.trained)
+    steps = settings.steps or -(-tokens // per_step)
+    if settings.hours is not None:
+        progress = Progress(settings, None)
+        blocks = Blocks(text, settings, MEASURED_STEPS * settings.batch)
+        with tempfile.TemporaryDirectory() as folder:
+            model = made(text, settings)
+            _trainer(model, blocks, masks, progress, Path(folder), settings, MEASURED_STEPS).train()
+        speed = progress.tokens_per_sec(MEASURED_STEPS)
+        steps = max(1, int(settings.hours * 3600 * speed / per_step))
+        said(f"{speed:,.0f} tokens/s: {steps:,} steps in {settings.hours:g} hours")
+    said(f"{tokens:,} tokens of text; {steps * per_step / tokens:.2f} passes over it")
+    write_json(work / "plan.json", {"steps": steps})
+    return steps
+
+
+def _bf16(settings: MiniSettings) -> bool:
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return uses_bf16(TrainingSettings(bf16=settings.bf16), device)
+
+
+def _trainer(
+    model: MaskedModel, blocks: Blocks, masks: Masks, progress: Progress, work: Path, settings: MiniSettings, steps: int
+) -> Trainer:
+    arguments = TrainingArguments(
+        output_dir=str(work),
+        per_device_train_batch_size=settings.batch,
+        train_sampling_strategy="sequential",  # the order is the blocks' own
+        max_steps=steps,
+        learning_rate=settings.learning_rate,
+        warmup_steps=round(0.06 * steps),
+        lr_scheduler_type="linear",
+        weight_decay=0.01,
+        adam_beta2=0.98,
+        bf16=_bf16(settings),
+        use_cpu=not torch.cuda.is_available(),
+        seed=settings.seed,
+        save_steps=min(settings.save_steps, steps),
+        logging_steps=min(50, steps),
+        logging_nan_inf_filter=False,
+        disable_tqdm=True,
+        report_to="none",
+        remove_unused_columns=False,
+    )
+    trainer = Trainer(model=model, args=arguments, train_dataset=blocks, data_collator=masks, callbacks=[progress])
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def _history(log: list[dict[str, Any]], groups: dict[str, list[str]]) -> list[dict[str, Any]]:
+    curve: list[dict[str, Any]] = []
+    for entry in log:
+        if "held_out" in entry:
+            curve.append({"step": entry["step"], "held_out": {group: entry["held_out"][group] for group in groups}})
+        elif "loss" in entry:
+            curve.append({"step": entry["step"], "loss": round(entry["loss"], 4)})
+    return curve
+
+
+def publish(model: MaskedModel, tokenizer: PreTrainedTokenizerFast, record: dict[str, Any], out: Path) -> None:
+    """Write the encoder without its head, the tokenizer, a README and, last, the record."""
+    set_seed(0)
+    encoder = XLMRobertaModel(model.config)  # with the pooler that transformers expects: random, but the same each time
+    encoder.load_state_dict(model.roberta.state_dict(), strict=False)
+    with new_folder(out, RECORD) as folder:
+        encoder.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        write_text(folder / "README.md", readme(record))
+        write_json(folder / RECORD, record)
+
+
+def readme(record: dict[str, Any]) -> str:
+    """Return the facts about a pretrained encoder as Markdown."""
+    shape, languages = record["settings"], record["languages"]
+    lines = [
+        "# mini: a small encoder in the shape of XLM-R",
+        "",
+        "Masked language modelling on monolingual sentences; no translation and no other alignment between languages.",
+        "A bare transformers encoder: `polyalign train CORPUS --base THIS_FOLDER`.",
+        "",
+        "| | |",
+        "|---|---|",
+        f"| Shape | {shape['layers']} layers of {shape['hidden']} dimensions, {shape['inner']} within, "
+        f"{shape['heads']} heads, {shape['vocabulary']:,} subwords, texts of up to {shape['block']} tokens |",
+        f"| Text | {sum(each['sentences'] for each in languages.values()):,} sentences, "
+        f"{sum(each['tokens'] for each in languages.values()):,} tokens in {len(languages)} languages |",
+        f"| Training | {record['steps']:,} steps, {record['tokens']:,} tokens, {record['seconds'] / 3600:.1f} hours |",
+        "",
+        "| Languages | Held-out loss | Masked tokens found |",
+        "|---|---|---|",
+    ]
+    for group, members in record["groups"].items():
+        found = record["held_out"][group]
+        lines.append(f"| {group}: {', '.join(members)} | {found['loss']:.3f} | {found['accuracy']:.1%} |")
+    return "\n".join([*lines, "", f"Everything that made it stands in `{RECORD}`.", ""])
+
+
+def said(line: str) -> None:
+    """Print a line at once."""
+    print(line, flush=True)
+
+
+def main() -> None:
+    """Parse, pretrain; exit 2 after a user's mistake."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--text", type=Path, required=True, help="folder of Parquet files, one per language")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write")
+    for name, field in MiniSettings.model_fields.items():
+        default = "" if field.default is None else f"; default {field.default}"
+        parser.add_argument(f"--{name.replace('_', '-')}", help=f"{field.description or 'of the encoder'}{default}")
+    given = {name: value for name, value in vars(parser.parse_args()).items() if value is not None}
+    text, out = given.pop("text"), given.pop("out")
+    try:
+        pretrain(text, out, MiniSettings.checked(given, "pretrain_mini"))
+    except UserError as error:
+        sys.stderr.write(f"pretrain_mini: {error}\n")
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()
