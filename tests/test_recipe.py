@@ -26,7 +26,7 @@ def test_packaged_recipes_are_sound(name):
     recipe = load_recipe(name, ["corpus=rows.parquet"])
     assert recipe.trained_arms[0].name == "multi-way"
     assert recipe.report.control == (None if name == "translate" else "en-x")
-    assert recipe.equal == ["rows", "texts"]
+    assert recipe.equal == ["rows", "texts"] + ["pairs"] * (name == "study")
 
 
 def test_the_packaged_bases():
@@ -38,6 +38,13 @@ def test_the_packaged_bases():
         "mbert": "google-bert/bert-base-multilingual-cased",
         "me5": "intfloat/multilingual-e5-base",
         "translate": "static",
+        "study": None,
+    }
+    study = load_recipe("study", ["corpus=x"])
+    assert {name: study.with_base(name).base for name in study.bases} == {
+        "static": "static",
+        "mini": "mini",
+        "minilm": "sentence-transformers/all-MiniLM-L6-v2",
     }
     assert load_recipe("me5", ["corpus=x"]).training.prompt == "query: "
 
