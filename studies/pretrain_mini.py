@@ -104,8 +104,9 @@ class Text:
     """The tokens of all sentences, language by language; some sentences of each are held out.
 
     Args:
-        about: ``tokenizer`` (its JSON) and ``languages``.
-        arrays: of `prepared`.
+        about: ``tokenizer`` (its JSON), ``languages``, and the number of ``sentences`` of each.
+        arrays: ``ids``, and by sentence ``lengths`` (in tokens) and ``held_out`` (1 or 0).
+        block: the most tokens of a text later on.
 
     Attributes:
         tokenizer: with the special tokens of XLM-R.
@@ -270,20 +271,19 @@ class MaskedModel(XLMRobertaForMaskedLM):
     """XLM-R that scores the vocabulary at masked tokens only, a seventh of all, and takes the loss in float32."""
 
     def forward(self, input_ids: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """Return the mean ``loss`` over masked tokens, and how many of them are ``right``."""
+        """Return the mean ``loss`` over masked tokens and, when not in training, how many of them are ``right``."""
         masked = labels != -100
-        states = self.roberta(input_ids).last_hidden_state[masked]
-        scores = self.lm_head(states).float()
-        return {
-            "loss": cross_entropy(scores, labels[masked]),
-            "right": (scores.argmax(-1) == labels[masked]).sum(),
-        }
+        scores = self.lm_head(self.roberta(input_ids).last_hidden_state[masked]).float()
+        loss = cross_entropy(scores, labels[masked])
+        if self.training:
+            return {"loss": loss}
+        return {"loss": loss, "right": (scores.argmax(-1) == labels[masked]).sum()}
 
 
 class HeldOut:
     """Masked language modelling on held-out text, the same masks each time.
 
-    Languages are grouped by how much text they have: a third of them each.
+    Languages are grouped by how much text they have: a third of them each. One with nothing masked is left out.
 
     Args:
         text: the tokens.
@@ -298,12 +298,16 @@ class HeldOut:
             again = np.resize(sentences, len(sentences) + room)  # the first ones once more, to fill the last block
             starts = block_starts(np.minimum(text.lengths(again), room), room)
             blocks = [text.block(again[first:], settings.block) for first in starts[starts < len(sentences)]]
-            self._batches[language] = masks([(-1, block) for block in blocks])
-        by_amount = sorted(
-            zip(text.languages, text.trained, strict=True), key=lambda pair: -text.lengths(pair[1]).sum()
-        )
-        thirds = np.array_split([language for language, _ in by_amount], 3)
-        self.groups = dict(zip(("most text", "medium", "least text"), map(list, thirds), strict=True))
+            batch = masks([(-1, block) for block in blocks])
+            if (batch["labels"] != -100).any():
+                self._batches[language] = batch
+        amounts = {
+            language: int(text.lengths(trained).sum())
+            for language, trained in zip(text.languages, text.trained, strict=True)
+        }
+        thirds = np.array_split(sorted(self._batches, key=lambda language: -amounts[language]), 3)
+        named = zip(("most text", "medium", "least text"), thirds, strict=True)
+        self.groups = {name: third.tolist() for name, third in named if len(third)}
 
     def __call__(self, model: MaskedModel) -> dict[str, dict[str, float]]:
         """Return ``loss`` and ``accuracy`` (0 to 1) by language and by group."""
@@ -320,7 +324,6 @@ class HeldOut:
         return {
             name: {"loss": round(float(loss / masked), 4), "accuracy": round(float(right / masked), 4)}
             for name, (loss, right, masked) in sums.items()
-            if masked
         }
 
 

@@ -104,7 +104,7 @@ def test_masks_depend_on_the_place_alone(tokens):
 def test_the_loss_is_that_of_all_logits(tokens):
     settings = MiniSettings(**TINY | {"dropout": 0.0})
     batch = Masks(tokens.tokenizer, mlm_probability=0.15, seed=0)([Blocks(tokens, settings, 8)[i] for i in range(8)])
-    ours = made(tokens, settings)
+    ours = made(tokens, settings).eval()
     theirs = super(type(ours), ours)
     mine = ours(**batch)
     full = theirs.forward(**batch)
