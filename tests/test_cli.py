@@ -76,6 +76,7 @@ def test_import_inspect_train_evaluate_compare(polyalign, rows, tmp_path):
         (["train", "{rows}", "--out", "x", "--objective", "multi"], "unknown objective 'multi'"),
         (["train", "{rows}", "--out", "x", "--languages", "en,xx"], "'xx'"),
         (["train", "{rows}", "--out", "x", "--epochs", "0"], "train: epochs is 0, must be greater than or equal to 1"),
+        (["train", "{rows}", "--out", "x", "--dev-rows", "9", "--lsar", "9"], "bias of rank 9 cannot be removed"),
         (["run", "nothing", "--out", "x"], "no recipe 'nothing'"),
         (["run", "xlmr", "--out", "x"], "xlmr: corpus is missing"),
         (["compare", "{rows}", "--out", "x"], "rows.csv"),
