@@ -25,6 +25,7 @@ class Fake:
     groups: Sequence[str] | None = None
     similarity: Sequence[float] | None = None
     value: float | None = None  # what the scores claim; computed from the predictions when None
+    further: dict[str, float] | None = None  # metrics that are not main
 
     def rows(self) -> pl.DataFrame:
         n = len(self.gold)
@@ -56,6 +57,14 @@ def _bitext(subset: str, languages: Sequence[str], right: int, exposure: str = "
     return Fake(task, "bitext", subset, languages, exposure, predicted, list(map(str, range(20))))
 
 
+def _pool(language: str, right: int, same_language: float, *, task: str = "Pool") -> Fake:
+    exposure = "english" if language == "en" else "seen"
+    gold = [f"{row}@0" for row in range(20)]
+    predicted = [f"{row if row < right else 'none'}@{language}" for row in range(20)]
+    further = {"same_language": same_language}
+    return Fake(task, "retrieval", language, [language], exposure, predicted, gold, further=further)
+
+
 def _sts(
     language: str, gold: Sequence[float], similarity: Sequence[float], groups: Sequence[str] | None = None
 ) -> Fake:
@@ -76,6 +85,12 @@ def hits() -> Callable[..., Fake]:
 def bitext() -> Callable[..., Fake]:
     """Return a maker of bitext subsets of 20 items, the first ``right`` of them found."""
     return _bitext
+
+
+@pytest.fixture(scope="session")
+def pool() -> Callable[..., Fake]:
+    """Return a maker of mixed-pool subsets of 20 items, the first ``right`` of them found, and their language bias."""
+    return _pool
 
 
 @pytest.fixture
@@ -106,14 +121,15 @@ def _write_scores(
                 "subset": one.subset,
                 "languages": list(one.languages),
                 "exposure": one.exposure,
+                "split": "test",
                 "script": "Latn",
                 "metric": metric,
                 "value": value,
                 "n": len(one.gold),
-                "main": main,
+                "main": metric == MAIN_METRICS[one.family],
             }
             for one in subsets
-            for metric, value, main in ((MAIN_METRICS[one.family], one.score(), True), ("another metric", 0.123, False))
+            for metric, value in {MAIN_METRICS[one.family]: one.score(), **(one.further or {"another": 0.123})}.items()
         ]
     ).write_parquet(folder / "scores.parquet")
     pl.concat([one.rows() for one in subsets]).write_parquet(folder / "predictions.parquet")

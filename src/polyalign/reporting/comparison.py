@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -79,6 +79,13 @@ class Arm:
     def trained(self) -> bool:
         """Whether it was trained here, so that a seed decided something."""
         return any(run.encoder is not None for run in self.runs)
+
+    def mean_cost(self, key: str, *, evaluation: bool = False) -> float | None:
+        """Return a cost of training, or of evaluation, by its key on disk: its mean over runs; None where unknown."""
+        records = [run.manifest if evaluation else run.encoder or {} for run in self.runs]
+        costs = [(record.get("cost") or {}).get(key) for record in records]
+        known = [float(cost) for cost in costs if cost is not None]
+        return sum(known) / len(known) if known else None
 
 
 @dataclass(frozen=True)
@@ -155,14 +162,18 @@ class Comparison:
         """The trained arms other than the control: those the comparison is about."""
         return [arm.name for arm in self.arms if arm.name not in (self.control, BASE)]
 
-    def estimates(self, arm: str, chosen: Iterable[int]) -> Estimates:
+    @property
+    def compared(self) -> list[str]:
+        """The challengers; the untouched base where there is no other arm beside the control."""
+        return self.challengers or [BASE]
+
+    def estimates(self, arm: str, chosen: Sequence[int]) -> Estimates:
         """Return an arm's mean over tasks of the mean over the chosen subsets of each task.
 
         Args:
             arm: Name of the arm.
             chosen: Positions in `subsets`.
         """
-        chosen = list(chosen)
         per_task = Counter(self.subsets[index].task for index in chosen)
         weights = np.array([1 / (len(per_task) * per_task[self.subsets[index].task]) for index in chosen])
         names = [one.name for one in self.arms for _ in one.runs]

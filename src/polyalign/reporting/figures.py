@@ -11,34 +11,48 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy.optimize import isotonic_regression
 
 from polyalign.reporting.comparison import BASE, Comparison, LanguageResult
-from polyalign.reporting.labels import exposure_label, language_label
-from polyalign.reporting.significance import Difference
+from polyalign.reporting.labels import exposure_label, language_label, points, printable
+from polyalign.reporting.pool import Bias
+from polyalign.reporting.significance import Difference, mean_interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+_INK, _SOFT, _GRID, _PAPER = "#1b1b1b", "#8a8a8a", "#dddddd", "#ffffff"
 # Okabe and Ito's colours, told apart with any colour vision; the shapes repeat what the colours say
-_CONTROL_STYLE = ("#000000", "s")
-_BASE_STYLE = ("#8a8a8a", "X")
-_STYLES = (("#0072B2", "o"), ("#D55E00", "^"), ("#009E73", "D"), ("#CC79A7", "v"), ("#E69F00", "P"), ("#56B4E9", "<"))
+_CONTROL_STYLE = (_INK, "s")
+_BASE_STYLE = (_SOFT, "X")
+_STYLES = (("#0072b2", "o"), ("#d55e00", "^"), ("#009e73", "D"), ("#cc79a7", "v"), ("#e69f00", "P"), ("#56b4e9", "<"))
+_SHORT_EXPOSURES = {"seen": "seen", "unseen": "unseen", "mixed": "partly seen"}
+_SIGN_COLOURS = {1: "#0072b2", -1: "#d55e00", 0: _SOFT}
 _RC = {
     "font.family": "DejaVu Sans",  # comes with matplotlib, so that files are the same everywhere
     "font.size": 8.5,
-    "axes.titlesize": 9.5,
+    "axes.titlesize": 8.5,
+    "axes.labelcolor": _INK,
+    "axes.edgecolor": _INK,
     "axes.spines.top": False,
     "axes.spines.right": False,
+    "text.color": _INK,
+    "xtick.color": _INK,
+    "ytick.color": _INK,
+    "grid.color": _GRID,
+    "grid.linewidth": 0.6,
+    "lines.markersize": 4.5,
     "figure.dpi": 100,
     "savefig.dpi": 200,
     "svg.fonttype": "path",
     "text.parse_math": False,
 }
-_WIDTH = 4.9  # inches, so that two stand side by side on a page and one is legible on a phone
-_MOST_NUMBERED = 24  # languages above which a heat map's cells are too small for numbers
-_LONGEST_NAME = 32  # characters of an arm's name in a figure
+_WIDTH = 3.45  # inches, so that three stand side by side on a page and one fills a phone's
+_HEADING: dict[str, Any] = {"x": 0.01, "ha": "left", "fontsize": 8.5, "fontweight": "bold"}
+_LONGEST_NAME = 24  # characters of an arm's name in a figure
 _ALWAYS_OPEN = 40  # rows above which the page folds a chart away
+_MOST_NAMED = 14  # languages above which a slope chart names only those that changed most
 
 
 @dataclass(frozen=True)
@@ -48,9 +62,8 @@ class Picture:
     Attributes:
         name: File name without suffix.
         title: What it shows, in a few words.
-        caption: How to read it.
         alt: What a reader who cannot see it needs to know.
-        svg: The `<svg>` element.
+        svg: The `<svg>` element. Colours are as ``var(--c0072b2, #0072b2)``, so that a style can change them.
         png: The same as PNG.
         width: Natural width in CSS pixels.
         folded: Whether it is so tall that the page shows it only on request.
@@ -58,7 +71,6 @@ class Picture:
 
     name: str
     title: str
-    caption: str
     alt: str
     svg: str
     png: bytes
@@ -66,17 +78,22 @@ class Picture:
     folded: bool = False
 
 
-def draw(comparison: Comparison, results: Sequence[LanguageResult], prefix: str) -> dict[str, tuple[Picture, ...]]:
-    """Return the figures of one comparison by the section they belong to: bitext, change, curves.
+def draw(
+    comparison: Comparison, results: Sequence[LanguageResult], biases: Sequence[Bias], prefix: str
+) -> dict[str, tuple[Picture, ...]]:
+    """Return the figures of one comparison by the section they belong to: seeds, slopes, change, pool, curves.
 
     Args:
         comparison: What to draw.
         results: Its results by language.
+        biases: Its results on mixed pools.
         prefix: Start of the file names, unique to this comparison.
     """
     return {
-        "bitext": tuple(_bitext(comparison, f"{prefix}-bitext")),
+        "seeds": tuple(_seeds(comparison, f"{prefix}-seeds")),
+        "slopes": tuple(_slopes(comparison, results, f"{prefix}-slopes")),
         "change": tuple(_changes(comparison, results, f"{prefix}-change")),
+        "pool": tuple(_pool(comparison, biases, f"{prefix}-pool")),
         "curves": tuple(_curves(comparison, f"{prefix}-training")),
     }
 
@@ -90,7 +107,7 @@ def _style(name: str) -> Iterator[None]:
         yield
 
 
-def _picture(figure: Figure, name: str, title: str, caption: str, alt: str, *, folded: bool = False) -> Picture:
+def _picture(figure: Figure, name: str, title: str, alt: str, *, folded: bool = False) -> Picture:
     svg, png = io.StringIO(), io.BytesIO()
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     figure.savefig(svg, format="svg", metadata=nothing)
@@ -98,13 +115,14 @@ def _picture(figure: Figure, name: str, title: str, caption: str, alt: str, *, f
     figure.savefig(png, format="png", metadata={"Software": None})
     element = svg.getvalue()
     element = re.sub(r"<!--.*?-->", "", element[element.index("<svg") :], flags=re.DOTALL)
-    return Picture(name, title, caption, alt, element, png.getvalue(), round(figure.get_figwidth() * 96), folded)
+    element = re.sub(r"(?<=: )#([0-9a-f]{6})\b", r"var(--c\1, #\1)", element)
+    return Picture(name, title, alt, element, png.getvalue(), round(figure.get_figwidth() * 96), folded)
 
 
-def _figure(width: float, height: float) -> Figure:
+def _figure(height: float) -> Figure:
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(width, height), layout="constrained")
+    return Figure(figsize=(_WIDTH, height), layout="constrained")
 
 
 def _styles(comparison: Comparison) -> dict[str, tuple[str, str]]:
@@ -114,169 +132,169 @@ def _styles(comparison: Comparison) -> dict[str, tuple[str, str]]:
     return {arm.name: (fixed | others)[arm.name] for arm in comparison.arms}
 
 
-def _bitext(comparison: Comparison, prefix: str) -> Iterator[Picture]:
-    """One heat map an arm for tasks that pair other languages too; one chart for tasks with English pairs only."""
-    tasks: dict[str, list[int]] = defaultdict(list)
-    for index, one in enumerate(comparison.subsets):
-        if one.family.startswith("bitext") and len(one.languages) == 2:
-            tasks[one.task].append(index)
-    for number, (task, chosen) in enumerate(tasks.items(), start=1):
-        if any("en" not in comparison.subsets[index].languages for index in chosen):
-            yield from _heat_maps(comparison, task, chosen, f"{prefix}-{number}")
-        else:
-            yield _english_pairs(comparison, task, chosen, f"{prefix}-{number}")
+def _short(arm: str, longest: int = _LONGEST_NAME) -> str:
+    return arm if len(arm) <= longest else arm[: longest - 1] + "…"
 
 
-def _pair_scores(comparison: Comparison, arm: str, chosen: Sequence[int]) -> dict[tuple[str, str], float]:
-    """Return (language of the queries, language searched) -> score in points, in both orders.
-
-    Which way round an English pair was scored is not on disk: its directions are averaged. A pair scored in one
-    direction alone stands in both.
-    """
-    found: dict[tuple[str, str], list[float]] = defaultdict(list)
-    for index in chosen:
-        first, second = comparison.subsets[index].languages
-        score = 100 * comparison.estimates(arm, [index]).mean
-        found[first, second].append(score)
-        if "en" in (first, second):
-            found[second, first].append(score)
-    means = {pair: float(np.mean(scores)) for pair, scores in found.items()}
-    return {(second, first): score for (first, second), score in means.items()} | means
-
-
-def _heat_maps(comparison: Comparison, task: str, chosen: Sequence[int], prefix: str) -> Iterator[Picture]:
-    scores = {arm.name: _pair_scores(comparison, arm.name, chosen) for arm in comparison.arms}
-    partners: dict[str, set[str]] = defaultdict(set)
-    for first, second in scores[comparison.control]:
-        partners[first].add(second)
-    tags = [tag for tag in partners if len(partners[tag]) > 1]
-    if not any(partners[tag] & set(tags) for tag in tags):
-        tags = list(partners)
-    tags.sort(key=lambda tag: (tag != "en", tag))
-    skipped = sorted(set(partners) - set(tags))
-    grids = {
-        arm: np.array([[of_pair.get((first, second), np.nan) for second in tags] for first in tags])
-        for arm, of_pair in scores.items()
-    }
-    low, high = min(map(np.nanmin, grids.values())), max(map(np.nanmax, grids.values()))
-    for number, (arm, grid) in enumerate(grids.items(), start=1):
-        pairs = {pair: score for pair, score in scores[arm].items() if set(pair) <= set(tags)}
-        worst, best = min(pairs, key=lambda pair: pairs[pair]), max(pairs, key=lambda pair: pairs[pair])
-        caption = f"{task}, {arm}: F1 in points; the same colours in every arm. Grey: not scored."
-        if skipped:
-            caption += f" Not shown, with a single partner: {', '.join(skipped)}."
-        yield _heat_map(
-            grid,
-            tags,
-            (float(low), float(high)),
-            f"{prefix}-heatmap-{number}",
-            f"{task}\n{_short(arm)}",
-            caption,
-            f"Heat map of {task} for arm {arm}: from {pairs[worst]:.1f} ({'-'.join(worst)}) "
-            f"to {pairs[best]:.1f} ({'-'.join(best)}).",
-        )
-
-
-def _heat_map(
-    grid: np.ndarray, tags: Sequence[str], limits: tuple[float, float], name: str, title: str, caption: str, alt: str
-) -> Picture:
-    numbered = len(tags) <= _MOST_NUMBERED
-    side = max(2.6, (0.36 if numbered else 0.16) * len(tags))
-    with _style(name):
-        import matplotlib as mpl
-
-        figure = _figure(side + 1.2, side + 0.9)
-        axes = figure.add_subplot()
-        colours = mpl.colormaps["viridis"].with_extremes(bad="#e4e4e4")
-        image = axes.imshow(np.ma.masked_invalid(grid), cmap=colours, vmin=limits[0], vmax=limits[1])
-        axes.set_xticks(range(len(tags)), tags, rotation=0 if max(map(len, tags)) < 4 and numbered else 90)
-        axes.set_yticks(range(len(tags)), tags)
-        axes.set(xlabel="searched", ylabel="query")
-        axes.set_title(title, loc="left")
-        axes.tick_params(length=0)
-        axes.spines[:].set_visible(False)
-        figure.colorbar(image, ax=axes, label="F1, points", shrink=0.8)
-        middle = limits[0] + 0.6 * (limits[1] - limits[0])  # where viridis turns from dark to light
-        for (row, column), value in np.ndenumerate(grid) if numbered else ():
-            if np.isfinite(value):
-                colour = "white" if value < middle else "black"
-                axes.text(column, row, f"{value:.0f}", ha="center", va="center", color=colour, fontsize=7.5)
-        return _picture(figure, name, title, caption, alt)
-
-
-def _english_pairs(comparison: Comparison, task: str, chosen: Sequence[int], name: str) -> Picture:
-    by_language: dict[str, list[int]] = defaultdict(list)
-    for index in chosen:
-        by_language[comparison.subsets[index].languages[1]].append(index)
-    scores = {
-        arm.name: {tag: 100 * comparison.estimates(arm.name, own).mean for tag, own in by_language.items()}
-        for arm in comparison.arms
-    }
-    control = scores[comparison.control]
-    tags = sorted(by_language, key=lambda tag: (control[tag], tag))
-    with _style(name):
-        styles = _styles(comparison)
-        figure, (axes,) = _rows_figure([tags], 1, styles)
-        axes.set_title(task, loc="left")
-        for arm, (colour, marker) in styles.items():
-            axes.plot([scores[arm][tag] for tag in tags], range(len(tags)), marker, color=colour, ms=4.5, alpha=0.85)
-        axes.set_xlabel("F1, points")
-        return _picture(
-            figure,
-            name,
-            f"{task}: score by language",
-            f"{task}: F1 of each language's pairs with English, ordered by the control's score.",
-            f"Dot chart of {task} by language and arm. The control {comparison.control} ranges from "
-            f"{control[tags[0]]:.1f} ({tags[0]}) to {control[tags[-1]]:.1f} ({tags[-1]}).",
-            folded=len(tags) > _ALWAYS_OPEN,
-        )
-
-
-def _rows_figure(
-    panels: Sequence[Sequence[str]], arms: int, styles: Mapping[str, tuple[str, str]]
-) -> tuple[Figure, list[Axes]]:
-    """Return a figure with a legend and one panel above the other, a row a language, as high as it needs to be."""
-    row = 0.17 + 0.06 * (arms - 1)
-    legend = 0.2 * -(-len(styles) // _legend_columns(styles))
-    figure = _figure(_WIDTH, sum(0.45 + row * len(tags) for tags in panels) + 0.4 + legend)
-    _legend(figure, styles)
-    axes = figure.subplots(
-        len(panels), 1, sharex=True, squeeze=False, height_ratios=[0.3 + row * len(tags) for tags in panels]
-    )[:, 0]
-    for panel, tags in zip(axes, panels, strict=True):
-        panel.set_yticks(range(len(tags)), [language_label(tag) for tag in tags])
-        panel.set_ylim(-0.7, len(tags) - 0.3)
-        panel.grid(axis="x", color="#dddddd", lw=0.6)
-        panel.set_axisbelow(True)
-        panel.tick_params(axis="y", length=0)
-    return figure, list(axes)
-
-
-def _short(arm: str) -> str:
-    return arm if len(arm) <= _LONGEST_NAME else arm[: _LONGEST_NAME - 1] + "…"
-
-
-def _legend_columns(styles: Iterable[str]) -> int:
-    names = list(map(_short, styles))
-    return min(4, len(names), 64 // (6 + max(map(len, names))))
-
-
-def _legend(figure: Figure, styles: Mapping[str, tuple[str, str]], line: str = "") -> None:
+def _legend(figure: Figure, heading: str, styles: Mapping[str, tuple[str, str]], line: str = "") -> None:
     from matplotlib.lines import Line2D
 
     figure.legend(
-        [Line2D([], [], color=colour, marker=marker, ms=4.5, ls=line) for colour, marker in styles.values()],
+        [Line2D([], [], color=colour, marker=marker, ls=line) for colour, marker in styles.values()],
         list(map(_short, styles)),
         loc="outside upper left",
         ncols=_legend_columns(styles),
         frameon=False,
         handlelength=1.2,
+        columnspacing=1.2,
+        title=heading,
+        alignment="left",
+        title_fontproperties={"weight": "bold"},
+        borderaxespad=0,
     )
+
+
+def _legend_columns(styles: Iterable[str]) -> int:
+    names = list(map(_short, styles))
+    return max(1, min(4, len(names), 46 // (5 + max(map(len, names)))))
+
+
+def _legend_height(styles: Mapping[str, tuple[str, str]]) -> float:
+    return 0.3 + 0.2 * -(-len(styles) // _legend_columns(styles))
+
+
+def _by_family(cells: Iterable[tuple[str, str, list[int]]]) -> dict[str, list[tuple[str, list[int]]]]:
+    families: dict[str, list[tuple[str, list[int]]]] = defaultdict(list)
+    for family, exposure, chosen in cells:
+        families[family].append((exposure, chosen))
+    return families
+
+
+def _seeds(comparison: Comparison, prefix: str) -> Iterator[Picture]:
+    """One chart a family: each arm's seeds, their mean and its interval."""
+    english = [(family, "english", comparison.choose(family, "english")) for family, _, _ in comparison.cells()]
+    cells = dict.fromkeys((family, exposure) for family, exposure, chosen in [*comparison.cells(), *english] if chosen)
+    chosen = [(family, exposure, comparison.choose(family, exposure)) for family, exposure in cells]
+    for number, (family, panels) in enumerate(_by_family(chosen).items(), start=1):
+        yield _seeds_of(comparison, family, panels, f"{prefix}-{number}")
+
+
+def _seeds_of(comparison: Comparison, family: str, panels: Sequence[tuple[str, list[int]]], name: str) -> Picture:
+    styles = _styles(comparison)
+    row = 0.24 * len(comparison.arms)
+    means = []
+    with _style(name):
+        figure = _figure(0.5 + sum(0.42 + row for _ in panels))
+        figure.suptitle(family, **_HEADING)
+        axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
+        for drawn, (exposure, chosen) in zip(axes, panels, strict=True):
+            for height, (arm, (colour, _)) in enumerate(styles.items()):
+                own = comparison.estimates(arm, chosen)
+                spread = mean_interval(own)
+                drawn.hlines(height, 100 * spread.low, 100 * spread.high, color=colour, lw=5, alpha=0.28)
+                drawn.plot(100 * own.points, [height] * len(own.points), ".", color=colour, ms=5, alpha=0.75)
+                drawn.plot(100 * own.mean, height, "|", color=colour, ms=12, mew=2)
+                means.append(f"{exposure} {arm} {points(own.mean)}")
+            drawn.set_yticks(range(len(styles)), list(map(_short, styles)))
+            drawn.set_ylim(len(styles) - 0.5, -0.5)
+            drawn.set_title(exposure_label(family, exposure), loc="left")
+            drawn.tick_params(axis="y", length=0)
+            drawn.grid(axis="x")
+            drawn.set_axisbelow(True)
+        axes[-1].set_xlabel("score, points")
+        return _picture(
+            figure,
+            name,
+            f"{family}: every seed",
+            f"Means for {family} in points: {', '.join(means)}.",
+        )
+
+
+def _slopes(comparison: Comparison, results: Sequence[LanguageResult], prefix: str) -> Iterator[Picture]:
+    """One chart a family: each language's score from the control to an arm, seen and unseen languages apart."""
+    families: dict[str, dict[tuple[str, str], list[LanguageResult]]] = defaultdict(lambda: defaultdict(list))
+    before = {(one.family, one.exposure, one.language): one for one in results if one.arm == comparison.control}
+    for one in results:
+        if one.arm in comparison.compared:
+            families[one.family][one.arm, one.exposure].append(one)
+    for number, (family, panels) in enumerate(families.items(), start=1):
+        yield _slopes_of(comparison, family, panels, before, f"{prefix}-{number}")
+
+
+def _slopes_of(
+    comparison: Comparison,
+    family: str,
+    panels: Mapping[tuple[str, str], Sequence[LanguageResult]],
+    before: Mapping[tuple[str, str, str], LanguageResult],
+    name: str,
+) -> Picture:
+    """Draw ``panels[arm, exposure]``: a row of axes an arm, a column an exposure."""
+    arms, exposures = (list(dict.fromkeys(key[place] for key in panels)) for place in (0, 1))
+    height = 1.3 + 0.1 * min(max(map(len, panels.values())), _MOST_NAMED)
+    every = [one for panel in panels.values() for one in panel]
+    with _style(name):
+        figure = _figure(0.3 + len(arms) * height)
+        figure.suptitle(family, **_HEADING)
+        axes = figure.subplots(len(arms), len(exposures), sharey=True, squeeze=False)
+        for (arm, exposure), panel in panels.items():
+            drawn = axes[arms.index(arm), exposures.index(exposure)]
+            for one in panel:
+                start = before[one.family, one.exposure, one.language].mean
+                drawn.plot([0, 1], [100 * start, 100 * one.mean], "o-", color=_SIGN_COLOURS[_sign(one)], lw=1.1, ms=2.8)
+            drawn.set_xlim(-0.05, 1.05)
+            drawn.set_xticks([])
+            drawn.set_title(f"{_short(arm, 13)}: {_SHORT_EXPOSURES[exposure]}", loc="left")
+            drawn.grid(axis="y")
+            drawn.set_axisbelow(True)
+            drawn.set_ylabel("points" if exposure == exposures[0] else "")
+        for (arm, exposure), panel in panels.items():
+            _name_languages(axes[arms.index(arm), exposures.index(exposure)], panel, height - 0.4)
+        return _picture(
+            figure,
+            name,
+            f"{family}: from {comparison.control} to each arm",
+            f"Slopes by language for {family}: {sum(_sign(one) > 0 for one in every)} rise clearly, "
+            f"{sum(_sign(one) < 0 for one in every)} fall clearly, of {len(every)}.",
+        )
+
+
+def _sign(one: LanguageResult) -> int:
+    return one.difference.sign if one.difference else 0
+
+
+def _name_languages(panel: Axes, results: Sequence[LanguageResult], inches: float) -> None:
+    """Write the tags beside the right ends of the lines, moved apart where they would cover each other."""
+    by_change = sorted(results, key=lambda one: -abs(one.difference.value) if one.difference else 0.0)
+    named = sorted(by_change[:_MOST_NAMED], key=lambda one: one.mean)
+    low, high = panel.get_ylim()
+    apart = 0.115 * (high - low) / inches * np.arange(len(named))
+    places = isotonic_regression([100 * one.mean for one in named] - apart).x + apart
+    for one, place in zip(named, places, strict=True):
+        panel.text(1.08, place, printable(one.language)[:12], va="center", fontsize=7.5)
+
+
+def _rows_figure(
+    heading: str, panels: Sequence[Sequence[str]], arms: int, styles: Mapping[str, tuple[str, str]]
+) -> tuple[Figure, list[Axes]]:
+    """Return a figure with a legend and one panel above the other, a row a language, as high as it needs to be."""
+    row = 0.17 + 0.06 * (arms - 1)
+    figure = _figure(sum(0.45 + row * len(tags) for tags in panels) + 0.4 + _legend_height(styles))
+    _legend(figure, heading, styles)
+    axes = figure.subplots(
+        len(panels), 1, sharex=True, squeeze=False, height_ratios=[0.3 + row * len(tags) for tags in panels]
+    )[:, 0]
+    for panel, tags in zip(axes, panels, strict=True):
+        panel.set_yticks(range(len(tags)), [_short(language_label(tag)) for tag in tags])
+        panel.set_ylim(-0.7, len(tags) - 0.3)
+        panel.grid(axis="x")
+        panel.set_axisbelow(True)
+        panel.tick_params(axis="y", length=0)
+    return figure, list(axes)
 
 
 def _changes(comparison: Comparison, results: Sequence[LanguageResult], prefix: str) -> Iterator[Picture]:
     """One chart a family: each language's difference to the control with its interval."""
-    arms = comparison.challengers or [BASE]
+    arms = comparison.compared
     families: dict[str, dict[str, dict[str, dict[str, Difference]]]] = {}
     for one in results:
         if one.arm in arms and one.difference:
@@ -298,10 +316,10 @@ def _change(
     with _style(name):
         styles = {arm: _styles(comparison)[arm] for arm in arms}
         tags = [_by_change(panel, arms[0]) for panel in panels.values()]
-        figure, axes = _rows_figure(tags, len(arms), styles)
+        figure, axes = _rows_figure(family, tags, len(arms), styles)
         for drawn, rows, (exposure, panel) in zip(axes, tags, panels.items(), strict=True):
-            drawn.axvline(0, color="black", lw=0.8)
-            drawn.set_title(f"{family}: {exposure_label(family, exposure)}", loc="left")
+            drawn.axvline(0, color=_INK, lw=0.8)
+            drawn.set_title(exposure_label(family, exposure), loc="left")
             for position, arm in enumerate(arms):
                 shift = ((len(arms) - 1) / 2 - position) * 0.5 / len(arms)
                 _dots(drawn, [panel[tag][arm] for tag in rows], shift, *styles[arm])
@@ -310,8 +328,6 @@ def _change(
             figure,
             name,
             f"{family}: change by language",
-            f"{family}: each language's difference to {comparison.control} with its 95% interval. "
-            "Filled: the interval excludes 0; hollow: it does not.",
             f"Dots with intervals for {family}: of {len(every)} differences to {comparison.control}, "
             f"{sum(one.sign > 0 for one in every)} are clearly positive and "
             f"{sum(one.sign < 0 for one in every)} clearly negative.",
@@ -327,8 +343,124 @@ def _dots(panel: Axes, changes: Sequence[Difference], shift: float, colour: str,
     heights = np.arange(len(changes)) + shift
     panel.hlines(heights, [100 * one.low for one in changes], [100 * one.high for one in changes], color=colour, lw=1.1)
     values, clear = np.array([100 * one.value for one in changes]), np.array([one.sign != 0 for one in changes])
-    for chosen, fill in ((clear, colour), (~clear, "white")):
-        panel.plot(values[chosen], heights[chosen], marker, color=colour, mfc=fill, ms=4.5)
+    for chosen, fill in ((clear, colour), (~clear, _PAPER)):
+        panel.plot(values[chosen], heights[chosen], marker, color=colour, mfc=fill)
+
+
+def _pool(comparison: Comparison, biases: Sequence[Bias], prefix: str) -> Iterator[Picture]:
+    """One chart a task: each subset's accuracy in the mixed pool against its language bias, an arm a colour."""
+    tasks: dict[str, list[Bias]] = defaultdict(list)
+    for one in biases:
+        tasks[one.task].append(one)
+    for number, (task, own) in enumerate(tasks.items(), start=1):
+        name = f"{prefix}-{number}"
+        with _style(name):
+            styles = _styles(comparison)
+            figure = _figure(2.6 + _legend_height(styles))
+            _legend(figure, task, styles)
+            axes = figure.subplots()
+            for arm, (colour, marker) in styles.items():
+                mine = [one for one in own if one.arm == arm]
+                x, y = [100 * one.same_language for one in mine], [100 * one.accuracy for one in mine]
+                axes.plot(x, y, marker, color=colour, alpha=0.4, mew=0)
+                axes.plot(np.mean(x), np.mean(y), marker, color=colour, ms=9)
+            axes.set_xlabel("found in the query's own language, %")
+            axes.set_ylabel("accuracy, points")
+            axes.grid()
+            axes.set_axisbelow(True)
+            means = ", ".join(
+                f"{arm} {points(float(np.mean([one.accuracy for one in own if one.arm == arm])))}" for arm in styles
+            )
+            yield _picture(
+                figure,
+                name,
+                f"{task}: accuracy and language bias",
+                f"Accuracy of {task} against the share found in the query's own language. Mean accuracy: {means}.",
+            )
+
+
+def draw_costs(comparisons: Sequence[Comparison]) -> tuple[Picture, ...]:
+    """Return one figure a family: the mean score of every arm of every budget against what training cost.
+
+    Args:
+        comparisons: All comparisons of a report.
+    """
+    families = dict.fromkeys(family for one in comparisons for family, _, _ in one.cells())
+    styles: dict[str, tuple[str, str]] = {}
+    for comparison in comparisons:
+        styles = _styles(comparison) | styles
+    if not any(arm.mean_cost("texts_encoded") for one in comparisons for arm in one.arms):
+        return ()
+    return tuple(
+        _quality_and_cost(comparisons, family, styles, f"cost-{number}")
+        for number, family in enumerate(families, start=1)
+    )
+
+
+def _quality_and_cost(
+    comparisons: Sequence[Comparison], family: str, styles: Mapping[str, tuple[str, str]], name: str
+) -> Picture:
+    quantities = {"texts_encoded": "texts encoded", "seconds": "seconds"}
+    dearest = ("", 0.0)
+    with _style(name):
+        figure = _figure(2.0 + _legend_height(styles))
+        _legend(figure, family, styles)
+        axes = figure.subplots(1, 2, sharey=True)
+        for drawn, (key, label) in zip(axes, quantities.items(), strict=True):
+            for arm, (colour, marker) in styles.items():
+                found = sorted(_costs(comparisons, family, arm, key))
+                for cost, mean, low, high in found:
+                    drawn.vlines(cost, low, high, color=colour, lw=1.1, clip_on=False)
+                    dearest = max(dearest, (arm, mean), key=lambda one: one[1])
+                x, y = [one[0] for one in found], [one[1] for one in found]
+                drawn.plot(x, y, marker, color=colour, ls="-", lw=0.7, clip_on=False)
+            drawn.set_xlabel(label)
+            drawn.set_xlim(left=0)
+            drawn.xaxis.set_major_formatter(_compact)
+            drawn.xaxis.set_major_locator(_few_ticks())
+            drawn.grid()
+            drawn.set_axisbelow(True)
+        axes[0].set_ylabel("points")
+        return _picture(
+            figure,
+            name,
+            f"{family}: quality and cost",
+            f"Score of {family} against texts encoded and seconds of training; the highest is "
+            f"{dearest[0]} with {dearest[1]:.1f} points.",
+        )
+
+
+def _costs(
+    comparisons: Sequence[Comparison], family: str, arm: str, key: str
+) -> Iterator[tuple[float, float, float, float]]:
+    """Yield (cost, mean, low, high) of an arm in each comparison, without those that are the same runs again."""
+    seen = set()
+    for comparison in comparisons:
+        chosen = [index for name, _, positions in comparison.cells() if name == family for index in positions]
+        if not chosen or arm not in [one.name for one in comparison.arms]:
+            continue
+        own = comparison.arm(arm)
+        cost = own.mean_cost(key) if own.trained else 0.0
+        if cost is None:
+            continue
+        spread = mean_interval(comparison.estimates(arm, chosen))
+        point = (cost, 100 * spread.value, 100 * spread.low, 100 * spread.high)
+        if point[:2] not in seen:
+            seen.add(point[:2])
+            yield point
+
+
+def _compact(value: float, _: int | None = None) -> str:
+    for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{value / size:g}{unit}"
+    return f"{value:g}"
+
+
+def _few_ticks() -> Any:
+    from matplotlib.ticker import MaxNLocator
+
+    return MaxNLocator(nbins=3)
 
 
 def _curves(comparison: Comparison, name: str) -> Iterator[Picture]:
@@ -345,25 +477,24 @@ def _curves(comparison: Comparison, name: str) -> Iterator[Picture]:
         return
     words = " and ".join(wanted[key] for key in drawn)
     with _style(name):
-        figure = _figure(_WIDTH, 0.5 + 2.2 * len(drawn))
+        trained = {arm for key in drawn for arm, _ in curves[key]}
+        styles = {arm: style for arm, style in _styles(comparison).items() if arm in trained}
+        figure = _figure(0.3 + 1.7 * len(drawn) + _legend_height(styles))
         axes = figure.subplots(len(drawn), 1, sharex=True, squeeze=False)[:, 0]
-        styles = _styles(comparison)
         for panel, key in zip(axes, drawn, strict=True):
             for arm, points in curves[key]:
                 colour, marker = styles[arm]
                 panel.plot(*zip(*points, strict=True), color=colour, lw=0.8, marker=marker, ms=3, markevery=0.15)
             panel.set_ylabel(wanted[key])
-            panel.grid(color="#dddddd", lw=0.6)
+            panel.grid()
         axes[-1].set_xlabel("texts encoded in training")
-        axes[-1].xaxis.set_major_formatter("{x:,.0f}")
-        trained = {arm for key in drawn for arm, _ in curves[key]}
-        _legend(figure, {arm: style for arm, style in styles.items() if arm in trained}, line="-")
+        axes[-1].xaxis.set_major_formatter(_compact)
+        axes[-1].xaxis.set_major_locator(_few_ticks())
+        _legend(figure, "training", styles, line="-")
         yield _picture(
             figure,
             name,
             "Training curves",
-            f"{words.capitalize()} against texts encoded, one line a seed. Losses of different objectives are not "
-            "comparable with each other.",
             f"Curves of {words} against the number of texts encoded. Last {wanted[drawn[-1]]}: "
             f"{', '.join(f'{arm} {points[-1][1]:.3g}' for arm, points in curves[drawn[-1]])}.",
         )

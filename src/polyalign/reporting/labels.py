@@ -6,7 +6,10 @@ import unicodedata
 
 from polyalign import languages
 from polyalign.reporting.significance import Difference
+from polyalign.storage import fingerprint
 
+_HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
+_LONGEST = 100  # characters of a name
 _EXPOSURES = {
     "seen": "seen languages",
     "unseen": "unseen languages",
@@ -21,10 +24,12 @@ _PAIR_EXPOSURES = {
 
 
 def printable(text: str) -> str:
-    """Return ``text`` with control and direction-changing characters shown as escapes, so that it cannot hide them."""
-    return "".join(
-        char if unicodedata.category(char) not in ("Cc", "Cf", "Cs") else f"\\u{ord(char):04x}" for char in text
-    )
+    """Return ``text`` with control and direction-changing characters shown as escapes, so that it cannot hide them.
+
+    A text too long for a table is cut and ends in a hash, so that two of them stay apart.
+    """
+    shown = "".join(f"\\u{ord(char):04x}" if unicodedata.category(char) in _HIDDEN else char for char in text)
+    return shown if len(shown) <= _LONGEST else f"{shown[: _LONGEST - 10]}…{fingerprint(shown)[:8]}"
 
 
 def language_label(tag: str) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import logging
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import resources as package_files
 from pathlib import Path
@@ -14,11 +16,14 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 
 from polyalign.errors import UserError
-from polyalign.reporting import tables
+from polyalign.reporting import overview, provenance, tables
 from polyalign.reporting.comparison import Comparison, compare_arms
-from polyalign.reporting.figures import Picture, draw
-from polyalign.reporting.labels import printable
+from polyalign.reporting.figures import Picture, draw, draw_costs
+from polyalign.reporting.matrix import Matrix, matrices
+from polyalign.reporting.pool import biases, pool_table
+from polyalign.reporting.published import published_table
 from polyalign.reporting.scores import Scores
+from polyalign.reporting.trials import trials_table
 from polyalign.storage import MANIFEST, keep_existing, new_folder, read_manifest, versions, write_json, write_text
 
 _logger = logging.getLogger(__name__)
@@ -26,11 +31,13 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Part:
-    """Tables and figures under one heading; without a title they follow on."""
+    """Tables, matrices and figures under one heading, and how to read the figures; without a title they follow on."""
 
     title: str
     tables: tuple[tables.Table, ...] = ()
     pictures: tuple[Picture, ...] = ()
+    matrices: tuple[Matrix, ...] = ()
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -48,14 +55,18 @@ class Report:
 
     title: str
     lead: str
+    tiles: tuple[overview.Tile, ...]
+    overview: Part
     sections: tuple[Section, ...]
     definitions: tuple[tuple[str, str], ...]
-    method_tables: tuple[tables.Table, ...]
+    provenance: tuple[tables.Table, ...]
+    commands: tuple[str, ...]
 
     @property
     def pictures(self) -> Iterable[Picture]:
         """All figures."""
-        return (one for section in self.sections for part in section.parts for one in part.pictures)
+        parts = (self.overview, *(part for section in self.sections for part in section.parts))
+        return (one for part in parts for one in part.pictures)
 
 
 def compare(
@@ -65,6 +76,7 @@ def compare(
     control: str | None = None,
     resamples: int = 1000,
     seed: int = 0,
+    trials: Sequence[Mapping[str, Any]] = (),
     force: bool = False,
 ) -> dict[str, Any]:
     """Compare the arms of several scores folders and write the report.
@@ -78,6 +90,7 @@ def compare(
         control: Arm the others are compared with; by default ``en-x`` if there, else ``base``, else the first.
         resamples: Bootstrap resamples of the test items.
         seed: Random seed of the resamples.
+        trials: How the arms were tuned, as `polyalign.tuning.tune` tells it, each with its ``base`` or None.
         force: Replace an existing report.
 
     Returns:
@@ -102,6 +115,7 @@ def compare(
         "control": control,
         "resamples": resamples,
         "seed": seed,
+        "trials": [dict(trial) for trial in trials],
     }
     if keep_existing(out, force=force):
         existing = read_manifest(out) or {}
@@ -116,23 +130,31 @@ def compare(
 
 
 def _write(out: Path, scores: Sequence[Scores], comparisons: Sequence[Comparison], manifest: dict[str, Any]) -> None:
-    sections, content = [], []
-    for number, comparison in enumerate(comparisons, start=1):
-        section, numbers = _section(comparison, f"{number}")
-        sections.append(section)
-        content.append(numbers)
-    method = (
-        tables.sources_table(scores),
-        tables.missing_table(scores),
-        tables.versions_table(manifest["versions"], scores),
+    results = [overview.Results.of(comparison) for comparison in comparisons]
+    sections, content = zip(*(_section(one, f"{number}") for number, one in enumerate(results, start=1)), strict=True)
+    about = (
+        provenance.sources_table(scores),
+        provenance.settings_table(scores),
+        trials_table(manifest["trials"]),
+        provenance.missing_table(scores),
+        provenance.versions_table(manifest["versions"], scores),
     )
     report = Report(
         title="polyalign comparison",
         lead="Differences are in points (hundredths of the score) with a 95% interval; “better” and “worse” mean that "
         "the interval excludes 0.",
-        sections=tuple(sections),
+        tiles=overview.tiles(results),
+        overview=Part(
+            "",
+            _given(overview.overview_table(results) if len(results) > 1 else None),
+            draw_costs(comparisons),
+            note="Mean score of seen and unseen languages and its 95% interval against what training took. An "
+            "untouched model stands at 0; a line joins an arm's budgets.",
+        ),
+        sections=sections,
         definitions=tuple(tables.definitions(manifest["resamples"], manifest["seed"])),
-        method_tables=tuple(table for table in method if table),
+        provenance=_given(*about),
+        commands=provenance.commands(scores, manifest["control"], manifest["resamples"]),
     )
     with new_folder(out) as folder:
         (folder / "figures").mkdir()
@@ -144,59 +166,115 @@ def _write(out: Path, scores: Sequence[Scores], comparisons: Sequence[Comparison
         write_json(folder / MANIFEST, manifest)
 
 
-def _section(comparison: Comparison, prefix: str) -> tuple[Section, dict[str, Any]]:
+def _section(results: overview.Results, prefix: str) -> tuple[Section, dict[str, Any]]:
     """Return a comparison's part of the page and its part of tables.json."""
-    languages = comparison.languages()
-    headlines = comparison.headlines(languages)
-    english = comparison.english()
-    figures = draw(comparison, languages, prefix)
-    left_out = tables.left_out_table(comparison)
+    comparison, languages, english = results.comparison, results.languages, results.english
+    found, pairs = biases(comparison), matrices(comparison)
+    figures = draw(comparison, languages, found, prefix)
+    control = comparison.control
     parts = (
-        Part("", (tables.headline_table(comparison, headlines),)),
-        Part("", (tables.english_table(comparison, english),) if english else ()),
-        Part("Change by language", (), figures["change"]),
+        Part("", (tables.headline_table(comparison, results.headlines),)),
+        Part("", (overview.watch_table(results),)),
+        Part("", _given(tables.english_table(comparison, english) if english else None)),
+        Part(
+            "Every seed",
+            pictures=figures["seeds"],
+            note="A dot a seed; the line is their mean, the bar its 95% interval. Bars may overlap where a difference "
+            "is clear: arms are compared item by item and seed by seed.",
+        ),
+        Part(
+            f"From {control} to each arm, by language",
+            pictures=figures["slopes"],
+            note=f"A line a language, from {control} on the left to the arm on the right. Blue: clearly better; "
+            "orange: clearly worse; grey: neither. Of many languages those that changed most are named.",
+        ),
+        Part(
+            "Change by language",
+            pictures=figures["change"],
+            note=f"Each language's difference to {control} with its 95% interval. Filled: the interval excludes 0; "
+            "hollow: it does not.",
+        ),
         Part("", (tables.language_table(comparison, languages),)),
-        Part("Bitext by language", (), figures["bitext"]),
-        Part("Training", (tables.cost_table(comparison),), figures["curves"]),
-        Part("", (left_out,) if left_out else ()),
+        Part("Bitext, language by language" if pairs else "", matrices=pairs),
+        Part(
+            "",
+            _given(pool_table(comparison, found)),
+            figures["pool"],
+            note="A small mark a subset, a large one the mean. Up is better; far to the right of other arms, language "
+            "decides rather than meaning.",
+        ),
+        Part("", _given(published_table(comparison))),
+        Part(
+            "Training",
+            (tables.cost_table(comparison),),
+            figures["curves"],
+            note="One line a seed. Losses of different objectives are not comparable with each other.",
+        ),
+        Part("", _given(tables.left_out_table(comparison))),
     )
-    verdict = tables.verdict(comparison, headlines, english)
+    verdict = tables.verdict(comparison, results.headlines, english)
     numbers = {
         "budget": comparison.budget,
         "control": comparison.control,
         "arms": {arm.name: [run.seed for run in arm.runs] for arm in comparison.arms},
         "verdict": verdict,
-        "headline": [asdict(one) for one in headlines],
+        "headline": [asdict(one) for one in results.headlines],
         "english": [asdict(one) for one in english],
         "languages": [asdict(one) for one in languages],
+        "pairs": [asdict(pair) | {"task": one.task, "arms": one.arms} for one in pairs for pair in one.pairs],
+        "mixed_pool": [asdict(one) for one in found],
         "left_out": [asdict(one) for one in comparison.left_out],
     }
-    title = f"Budget: {printable(comparison.budget)}" if comparison.budget else "Comparison"
-    return Section(title, tuple(verdict), tuple(part for part in parts if part.tables or part.pictures)), numbers
+    title = f"Budget: {results.title}" if results.title else "Comparison"
+    return Section(
+        title, tuple(verdict), tuple(part for part in parts if part.tables or part.pictures or part.matrices)
+    ), numbers
+
+
+def _given(*found: tables.Table | None) -> tuple[tables.Table, ...]:
+    return tuple(table for table in found if table)
 
 
 def render_html(report: Report) -> str:
-    """Return the report as one HTML page; every text is escaped, the figures stand in it as SVG."""
-    template = (package_files.files(__package__) / "report.html.jinja").read_text(encoding="utf-8")
+    """Return the report as one HTML page; every text is escaped, the figures stand in it as SVG.
+
+    The page's own script is named in its content security policy by hash: nothing else runs and nothing is loaded.
+    """
+    files = package_files.files(__package__)
+    template, style, script = (
+        (files / name).read_text(encoding="utf-8") for name in ("report.html.jinja", "report.css", "report.js")
+    )
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=False)
-    return environment.from_string(template).render(report=report)
+    return environment.from_string(template).render(report=report, style=style, script=script, digest=digest)
 
 
 def render_markdown(report: Report) -> str:
     """Return the report as Markdown with the same tables; figures are linked from the folder ``figures``."""
     lines = [f"# {report.title}", "", report.lead, ""]
+    for tile in report.tiles:
+        counts = f"{tile.better} better, {tile.unclear} unclear, {tile.worse} worse"
+        lines += [f"- {_escaped(f'{tile.title} {tile.subtitle}')}: {counts}"]
+        lines += [f"  - {_escaped(what)}: {_escaped(text)}" for what, text in tile.lines]
+    lines += ["", *_markdown_part(report.overview)]
     for section in report.sections:
         lines += [f"## {_escaped(section.title)}", "", *(f"- {_escaped(one)}" for one in section.verdict), ""]
         for part in section.parts:
-            lines += [f"### {part.title}", ""] if part.title else []
-            for table in part.tables:
-                lines += _markdown_table(table)
-            for picture in part.pictures:
-                lines += [f"![{_escaped(picture.alt)}](figures/{picture.name}.png)", "", _escaped(picture.caption), ""]
+            lines += _markdown_part(part)
     lines += ["## Method", "", *(f"- **{term}.** {_escaped(meaning)}" for term, meaning in report.definitions), ""]
-    for table in report.method_tables:
+    lines += ["## Provenance", ""]
+    for table in report.provenance:
         lines += _markdown_table(table)
-    return "\n".join(lines)
+    return "\n".join([*lines, "Evaluate and compare again with:", "", *(f"    {one}" for one in report.commands), ""])
+
+
+def _markdown_part(part: Part) -> list[str]:
+    lines = [f"### {part.title}", ""] if part.title else []
+    for table in (*part.tables, *(one.table for one in part.matrices)):
+        lines += _markdown_table(table)
+    for picture in part.pictures:
+        lines += [f"![{_escaped(picture.alt)}](figures/{picture.name}.png)", ""]
+    return lines + ([_escaped(part.note), ""] if part.pictures else [])
 
 
 def _markdown_table(table: tables.Table) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ class Scores:
         path: Its folder.
         manifest: Its manifest.
         main: ``(task, subset) -> row`` of scores.parquet, for each task's main metric.
+        others: ``(task, subset) -> metric -> value``, for the metrics that are not main.
         predictions: ``(task, subset) -> rows of predictions.parquet``, in the order of the test items.
         fingerprint: Hash of the folder's tables and manifest.
     """
@@ -31,6 +33,7 @@ class Scores:
     path: Path
     manifest: dict[str, Any]
     main: dict[tuple[str, str], dict[str, Any]]
+    others: dict[tuple[str, str], dict[str, float]]
     predictions: dict[tuple[str, str], pl.DataFrame]
     fingerprint: str
 
@@ -51,14 +54,18 @@ class Scores:
             raise UserError(
                 f"{path} has scores of format {manifest.get('format')}, this version reads {_FORMAT}; evaluate again"
             )
+        rows = pl.read_parquet(path / "scores.parquet")
+        others: dict[tuple[str, str], dict[str, float]] = defaultdict(dict)
+        for task, subset, metric, value in (
+            rows.filter(~pl.col("main")).select("task", "subset", "metric", "value").iter_rows()
+        ):
+            others[task, subset][metric] = value
         predictions = pl.read_parquet(path / "predictions.parquet")
         return cls(
             path=path,
             manifest=manifest,
-            main={
-                (row["task"], row["subset"]): row
-                for row in pl.read_parquet(path / "scores.parquet").filter("main").iter_rows(named=True)
-            },
+            main={(row["task"], row["subset"]): row for row in rows.filter("main").iter_rows(named=True)},
+            others=dict(others),
             predictions={
                 (str(task), str(subset)): rows
                 for (task, subset), rows in predictions.partition_by(

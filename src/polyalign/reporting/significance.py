@@ -115,6 +115,12 @@ def difference(arm: Estimates, control: Estimates) -> Difference:
     )
 
 
+def mean_interval(arm: Estimates) -> Difference:
+    """Return an arm's own mean with its 95% interval, by the rule of `difference`: its difference to exactly 0."""
+    nothing = Estimates((), np.zeros(1), np.zeros((1, arm.resampled.shape[1])), trained=False)
+    return difference(arm, nothing)
+
+
 def _seed_half_width(arm: Estimates, control: Estimates) -> float | None:
     """Half-width of the t interval over seeds of the difference; None when there are too few seeds to tell."""
     if arm.trained and control.trained and arm.seeds == control.seeds:

@@ -5,29 +5,40 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from polyalign.reporting.comparison import BASE, Arm, Comparison, Headline, LanguageResult
-from polyalign.reporting.labels import exposure_label, interval, language_label, points, printable, signed
-from polyalign.reporting.scores import Scores
+from polyalign.reporting.labels import exposure_label, interval, language_label, points, signed
 from polyalign.reporting.significance import Difference, difference
 
-_NONE = "–"
+NONE = "–"
+"""Stands in a cell without a value."""
+
+
+class Bar(NamedTuple):
+    """Where an interval, its middle and 0 lie on an axis, in percent of its width; the axis is the table's."""
+
+    low: float
+    value: float
+    high: float
+    zero: float
 
 
 class Cell(NamedTuple):
-    """A cell's text and whether it is highlighted: "better", "worse" or not ("")."""
+    """A cell's text, whether it is highlighted ("better", "worse" or not: ""), and its interval drawn as a bar."""
 
     text: str
     tone: str = ""
+    bar: Bar | None = None
 
 
 class Column(NamedTuple):
-    """A column's heading, and whether it holds numbers or long text that may break over lines."""
+    """A column's heading, and whether it holds numbers, long text that may break over lines, bars beside its text."""
 
     name: str
     numeric: bool = False
     long: bool = False
+    barred: bool = False
 
 
 @dataclass(frozen=True)
@@ -49,35 +60,39 @@ class Table:
     folded: bool = False
 
 
-def _change(change: Difference | None) -> Cell:
+def change_cell(change: Difference | None, bar: Bar | None = None) -> Cell:
+    """Return "+5.2 [3.1, 7.4]", highlighted where it is clear."""
     if change is None:
-        return Cell(_NONE)
-    return Cell(interval(change), {1: "better", -1: "worse", 0: ""}[change.sign])
+        return Cell(NONE)
+    return Cell(interval(change), {1: "better", -1: "worse", 0: ""}[change.sign], bar)
 
 
-def _arm_label(comparison: Comparison, arm: str) -> str:
+def arm_label(comparison: Comparison, arm: str) -> str:
+    """Return the arm's name, with its part in the comparison if that is not a challenger's."""
     roles = [role for role, name in (("untouched", BASE), ("control", comparison.control)) if name == arm]
     return f"{arm} ({', '.join(roles)})" if roles else arm
 
 
-def _count(number: int, noun: str) -> str:
+def count(number: int, noun: str) -> str:
+    """Return "1 task" or "2 tasks"."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def headline_table(comparison: Comparison, headlines: Sequence[Headline]) -> Table:
     """Means, differences, gains and languages won, by family and exposure."""
     groups: dict[str, list[tuple[Cell, ...]]] = defaultdict(list)
+    bars = _bars(comparison, headlines)
     for one in headlines:
-        size = f"{_count(len(one.languages), 'language')}, {_count(one.tasks, 'task')}"
+        size = f"{count(len(one.languages), 'language')}, {count(one.tasks, 'task')}"
         groups[f"{one.family}, {exposure_label(one.family, one.exposure)} ({size})"].append(
-            _headline_row(comparison, one)
+            _headline_row(comparison, one, bars.get((one.family, one.exposure, one.arm)))
         )
     return Table(
         "Scores by family",
         (
             Column("Arm"),
             Column("Mean", True),
-            Column(f"Difference to {comparison.control} [95%]", True),
+            Column(f"Difference to {comparison.control} [95%]", True, barred=True),
             Column("Relative gain", True),
             Column("Languages won / lost / tied", True),
             Column("Worst language"),
@@ -87,15 +102,30 @@ def headline_table(comparison: Comparison, headlines: Sequence[Headline]) -> Tab
     )
 
 
-def _headline_row(comparison: Comparison, one: Headline) -> tuple[Cell, ...]:
+def _bars(comparison: Comparison, headlines: Sequence[Headline]) -> dict[tuple[str, str, str], Bar]:
+    """Return the intervals of the arms that the comparison is about, all on one axis that holds 0."""
+    shown = {
+        (one.family, one.exposure, one.arm): one.difference
+        for one in headlines
+        if one.difference and one.arm in comparison.compared
+    }
+    ends = [0.0, *(end for one in shown.values() for end in (one.low, one.high))]
+    low, width = min(ends), (max(ends) - min(ends)) or 1.0
+    return {
+        key: Bar(*(round(100 * (value - low) / width, 1) for value in (one.low, one.value, one.high, 0.0)))
+        for key, one in shown.items()
+    }
+
+
+def _headline_row(comparison: Comparison, one: Headline, bar: Bar | None) -> tuple[Cell, ...]:
     tied = len(one.languages) - len(one.won) - len(one.lost)
     return (
-        Cell(_arm_label(comparison, one.arm)),
+        Cell(arm_label(comparison, one.arm)),
         Cell(points(one.mean)),
-        _change(one.difference),
-        Cell(_NONE if one.relative_gain is None else f"{signed(one.relative_gain)}%"),
-        Cell(f"{len(one.won)} / {len(one.lost)} / {tied}" if one.difference else _NONE),
-        Cell(f"{language_label(one.worst[0])} {points(one.worst[1])}" if one.worst else _NONE),
+        change_cell(one.difference, bar),
+        Cell(NONE if one.relative_gain is None else f"{signed(one.relative_gain)}%"),
+        Cell(f"{len(one.won)} / {len(one.lost)} / {tied}" if one.difference else NONE),
+        Cell(f"{language_label(one.worst[0])} {points(one.worst[1])}" if one.worst else NONE),
     )
 
 
@@ -104,8 +134,8 @@ def english_table(comparison: Comparison, english: Sequence[Headline]) -> Table:
     before = next((one.arm for one in english if one.difference is None), comparison.control)
     groups: dict[str, list[tuple[Cell, ...]]] = defaultdict(list)
     for one in english:
-        groups[f"{one.family} ({_count(one.tasks, 'task')})"].append(
-            (Cell(_arm_label(comparison, one.arm)), Cell(points(one.mean)), _change(one.difference))
+        groups[f"{one.family} ({count(one.tasks, 'task')})"].append(
+            (Cell(arm_label(comparison, one.arm)), Cell(points(one.mean)), change_cell(one.difference))
         )
     untouched = "" if before == BASE else " There are no scores of the untouched base to compare with."
     return Table(
@@ -139,7 +169,7 @@ def language_table(comparison: Comparison, results: Sequence[LanguageResult]) ->
                         *(
                             cell
                             for arm in rivals
-                            for cell in (Cell(points(by_arm[arm].mean)), _change(by_arm[arm].difference))
+                            for cell in (Cell(points(by_arm[arm].mean)), change_cell(by_arm[arm].difference))
                         ),
                     )
                     for language, by_arm in by_language.items()
@@ -169,19 +199,13 @@ def cost_table(comparison: Comparison) -> Table:
 
 
 def _cost_row(comparison: Comparison, arm: Arm) -> tuple[Cell, ...]:
-    training = [(run.encoder or {}).get("cost") or {} for run in arm.runs]
-    evaluation = [run.manifest.get("cost") or {} for run in arm.runs]
+    training = [arm.mean_cost(key) for key in ("texts_encoded", "pairs", "rows_seen", "steps", "seconds")]
+    evaluation = [arm.mean_cost(key, evaluation=True) for key in ("texts_encoded", "seconds")]
     return (
-        Cell(_arm_label(comparison, arm.name)),
+        Cell(arm_label(comparison, arm.name)),
         Cell(str(len(arm.runs))),
-        *(_mean_cost(training, key) for key in ("texts_encoded", "pairs", "rows_seen", "steps", "seconds")),
-        *(_mean_cost(evaluation, key) for key in ("texts_encoded", "seconds")),
+        *(Cell(NONE if cost is None else f"{cost:,.0f}") for cost in (*training, *evaluation)),
     )
-
-
-def _mean_cost(costs: Sequence[dict[str, Any]], key: str) -> Cell:
-    known = [cost[key] for cost in costs if cost.get(key) is not None]
-    return Cell(f"{sum(known) / len(known):,.0f}" if known else _NONE)
 
 
 def left_out_table(comparison: Comparison) -> Table | None:
@@ -200,77 +224,6 @@ def left_out_table(comparison: Comparison) -> Table | None:
                 tuple(
                     (Cell(task), Cell(f"{len(subsets)}: {', '.join(subsets)}"), Cell(reason))
                     for (task, reason), subsets in found.items()
-                ),
-            ),
-        ),
-    )
-
-
-def sources_table(scores: Sequence[Scores]) -> Table:
-    """Which model, on which data, each line of scores is."""
-    return Table(
-        "Scores compared",
-        (
-            *map(Column, ("Arm", "Seed", "Budgets", "Model", "Fingerprint", "Data", "Split")),
-            Column("Trained on", long=True),
-            Column("Languages seen", long=True),
-        ),
-        (("", tuple(_source_row(one) for one in scores)),),
-    )
-
-
-def _source_row(one: Scores) -> tuple[Cell, ...]:
-    encoder = one.encoder or {}
-    corpus = encoder.get("corpus") or {}
-    texts = (
-        one.arm,
-        one.seed if encoder else _NONE,
-        ", ".join(one.manifest["budgets"]) or "all",
-        one.manifest.get("model"),
-        _short(one.manifest.get("encoder_fingerprint")),
-        {"hub": "Hugging Face Hub", "local": "local copy"}.get(one.manifest.get("data_source", "")),
-        one.manifest.get("split") or "default",
-        f"{corpus.get('name')}, {corpus.get('rows', 0):,} rows, {_short(corpus.get('fingerprint'))}" if corpus else "",
-        ", ".join(encoder.get("languages") or ()),
-    )
-    return tuple(Cell(printable(str(text)) if text not in (None, "") else _NONE) for text in texts)
-
-
-def _short(digest: str | None) -> str:
-    return (digest or "")[:12]
-
-
-def missing_table(scores: Sequence[Scores]) -> Table | None:
-    """Languages asked for that a task does not have; None when none is missing."""
-    found: dict[str, dict[str, None]] = defaultdict(dict)
-    for one in scores:
-        for task, languages in (one.manifest.get("missing") or {}).items():
-            found[task].update(dict.fromkeys(languages))
-    rows = tuple((Cell(printable(task)), Cell(printable(", ".join(found[task])))) for task in found if found[task])
-    if not rows:
-        return None
-    return Table("Languages that a task does not have", (Column("Task"), Column("Languages", long=True)), (("", rows),))
-
-
-def versions_table(versions: dict[str, str], scores: Sequence[Scores]) -> Table:
-    """Library versions of this report and of the scores."""
-    recorded: dict[str, dict[str, None]] = defaultdict(dict)
-    for one in scores:
-        for library, version in (one.manifest.get("versions") or {}).items():
-            recorded[library][str(version)] = None
-    return Table(
-        "Versions",
-        (Column("Library"), Column("Evaluation"), Column("This report")),
-        (
-            (
-                "",
-                tuple(
-                    (
-                        Cell(printable(name)),
-                        Cell(printable(", ".join(recorded[name])) or _NONE),
-                        Cell(versions.get(name, _NONE)),
-                    )
-                    for name in dict.fromkeys((*versions, *recorded))
                 ),
             ),
         ),
@@ -340,7 +293,8 @@ def definitions(resamples: int, seed: int) -> Iterable[tuple[str, str]]:
         (
             "Score of an arm",
             "For a family and exposure: the mean over tasks of the mean over that task's subsets of the task's main "
-            "MTEB score (bitext: F1; STS: Spearman correlation of the cosine similarity; classification: accuracy), "
+            "MTEB score (bitext: F1; STS: Spearman correlation of the cosine similarity; classification and retrieval: "
+            "accuracy), "
             "then the mean over seeds. In points: 100 times MTEB's number. Only subsets that every arm and seed has "
             "are used.",
         ),
@@ -365,5 +319,9 @@ def definitions(resamples: int, seed: int) -> Iterable[tuple[str, str]]:
             "up to five would be expected to be called won or lost.",
         ),
         ("Relative gain", "100 × (arm − control) / control, of the means."),
+        (
+            "Own mean and interval",
+            "Where an arm stands alone (seeds, costs, language by language) its interval follows the same rule.",
+        ),
         ("Worst language", "The language with the lowest mean, and that mean."),
     )
