@@ -50,7 +50,7 @@ _RC = {
 }
 _WIDTH = 3.45  # inches, so that three stand side by side on a page and one fills a phone's
 _HEADING: dict[str, Any] = {"x": 0.01, "ha": "left", "fontsize": 8.5, "fontweight": "bold"}
-_LONGEST_NAME = 24  # characters of an arm's name in a figure
+_LONGEST_NAME = 20  # characters of an arm's name in a figure
 _ALWAYS_OPEN = 40  # rows above which the page folds a chart away
 _MOST_NAMED = 14  # languages above which a slope chart names only those that changed most
 
@@ -132,8 +132,8 @@ def _styles(comparison: Comparison) -> dict[str, tuple[str, str]]:
     return {arm.name: (fixed | others)[arm.name] for arm in comparison.arms}
 
 
-def _short(arm: str, longest: int = _LONGEST_NAME) -> str:
-    return arm if len(arm) <= longest else arm[: longest - 1] + "…"
+def _short(arm: str) -> str:
+    return arm if len(arm) <= _LONGEST_NAME else arm[: _LONGEST_NAME - 1] + "…"
 
 
 def _legend(figure: Figure, heading: str, styles: Mapping[str, tuple[str, str]], line: str = "") -> None:
@@ -243,10 +243,10 @@ def _slopes_of(
                 drawn.plot([0, 1], [100 * start, 100 * one.mean], "o-", color=_SIGN_COLOURS[_sign(one)], lw=1.1, ms=2.8)
             drawn.set_xlim(-0.05, 1.05)
             drawn.set_xticks([])
-            drawn.set_title(f"{_short(arm, 13)}: {_SHORT_EXPOSURES[exposure]}", loc="left")
+            drawn.set_title(_SHORT_EXPOSURES[exposure] if arm == arms[0] else "", loc="left")
             drawn.grid(axis="y")
             drawn.set_axisbelow(True)
-            drawn.set_ylabel("points" if exposure == exposures[0] else "")
+            drawn.set_ylabel(_short(arm) if exposure == exposures[0] else "")
         for (arm, exposure), panel in panels.items():
             _name_languages(axes[arms.index(arm), exposures.index(exposure)], panel, height - 0.4)
         return _picture(

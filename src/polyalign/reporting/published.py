@@ -33,7 +33,8 @@ def _published() -> dict[str, dict[tuple[str, str], float]]:
 def published_table(comparison: Comparison) -> Table | None:
     """Return published means over exactly the subsets of each task and exposure; None where there are none."""
     cells: dict[tuple[str, str, str], list[int]] = defaultdict(list)
-    for index, one in enumerate(comparison.subsets):
+    tasks = list(dict.fromkeys(one.task for one in comparison.subsets))
+    for index, one in sorted(enumerate(comparison.subsets), key=lambda subset: tasks.index(subset[1].task)):
         cells[one.task, one.family, one.exposure].append(index)
     means = {
         model: {cell: mean for cell, chosen in cells.items() if (mean := _mean(comparison, chosen, scores)) is not None}

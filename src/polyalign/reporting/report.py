@@ -185,8 +185,8 @@ def _section(results: overview.Results, prefix: str) -> tuple[Section, dict[str,
         Part(
             f"From {control} to each arm, by language",
             pictures=figures["slopes"],
-            note=f"A line a language, from {control} on the left to the arm on the right. Blue: clearly better; "
-            "orange: clearly worse; grey: neither. Of many languages those that changed most are named.",
+            note=f"In points; a line a language, from {control} on the left to the arm on the right. Blue: better; "
+            "orange: worse; grey: not clear. Of many languages those that changed most are named.",
         ),
         Part(
             "Change by language",
