@@ -52,7 +52,7 @@ _WIDTH = 3.45  # inches, so that three stand side by side on a page and one fill
 _HEADING: dict[str, Any] = {"x": 0.01, "ha": "left", "fontsize": 8.5, "fontweight": "bold"}
 _LONGEST_NAME = 20  # characters of an arm's name in a figure
 _ALWAYS_OPEN = 40  # rows above which the page folds a chart away
-_MOST_NAMED = 14  # languages above which a slope chart names only those that changed most
+_MOST_NAMED = 12  # languages that a slope chart names; of more, those that changed most clearly
 
 
 @dataclass(frozen=True)
@@ -238,9 +238,11 @@ def _slopes_of(
         axes = figure.subplots(len(arms), len(exposures), sharey=True, squeeze=False)
         for (arm, exposure), panel in panels.items():
             drawn = axes[arms.index(arm), exposures.index(exposure)]
-            for one in panel:
+            for one in sorted(panel, key=_clear_last):
                 start = before[one.family, one.exposure, one.language].mean
-                drawn.plot([0, 1], [100 * start, 100 * one.mean], "o-", color=_SIGN_COLOURS[_sign(one)], lw=1.1, ms=2.8)
+                faint = 0.4 if len(panel) > _MOST_NAMED and not _sign(one) else 1
+                colour = _SIGN_COLOURS[_sign(one)]
+                drawn.plot([0, 1], [100 * start, 100 * one.mean], "o-", color=colour, alpha=faint, lw=1.1, ms=2.8)
             drawn.set_xlim(-0.05, 1.05)
             drawn.set_xticks([])
             drawn.set_title(_SHORT_EXPOSURES[exposure] if arm == arms[0] else "", loc="left")
@@ -262,10 +264,13 @@ def _sign(one: LanguageResult) -> int:
     return one.difference.sign if one.difference else 0
 
 
+def _clear_last(one: LanguageResult) -> tuple[bool, float]:
+    return _sign(one) != 0, abs(one.difference.value) if one.difference else 0.0
+
+
 def _name_languages(panel: Axes, results: Sequence[LanguageResult], inches: float) -> None:
     """Write the tags beside the right ends of the lines, moved apart where they would cover each other."""
-    by_change = sorted(results, key=lambda one: -abs(one.difference.value) if one.difference else 0.0)
-    named = sorted(by_change[:_MOST_NAMED], key=lambda one: one.mean)
+    named = sorted(sorted(results, key=_clear_last)[-_MOST_NAMED:], key=lambda one: one.mean)
     low, high = panel.get_ylim()
     apart = 0.115 * (high - low) / inches * np.arange(len(named))
     places = isotonic_regression([100 * one.mean for one in named] - apart).x + apart

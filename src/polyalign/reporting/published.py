@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from functools import cache
 from importlib import resources
 
-from polyalign.reporting.comparison import Comparison
+from polyalign.reporting.comparison import EXPOSURES, Comparison
 from polyalign.reporting.labels import exposure_label, points
 from polyalign.reporting.tables import NONE, Cell, Column, Table, arm_label
 
@@ -33,9 +33,11 @@ def _published() -> dict[str, dict[tuple[str, str], float]]:
 def published_table(comparison: Comparison) -> Table | None:
     """Return published means over exactly the subsets of each task and exposure; None where there are none."""
     cells: dict[tuple[str, str, str], list[int]] = defaultdict(list)
-    tasks = list(dict.fromkeys(one.task for one in comparison.subsets))
-    for index, one in sorted(enumerate(comparison.subsets), key=lambda subset: tasks.index(subset[1].task)):
+    for index, one in enumerate(comparison.subsets):
         cells[one.task, one.family, one.exposure].append(index)
+    order = [*EXPOSURES, "english"]
+    tasks = list(dict.fromkeys(task for task, _, _ in cells))
+    cells = dict(sorted(cells.items(), key=lambda cell: (tasks.index(cell[0][0]), order.index(cell[0][2]))))
     means = {
         model: {cell: mean for cell, chosen in cells.items() if (mean := _mean(comparison, chosen, scores)) is not None}
         for model, scores in _published().items()

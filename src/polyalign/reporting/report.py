@@ -186,7 +186,7 @@ def _section(results: overview.Results, prefix: str) -> tuple[Section, dict[str,
             f"From {control} to each arm, by language",
             pictures=figures["slopes"],
             note=f"In points; a line a language, from {control} on the left to the arm on the right. Blue: better; "
-            "orange: worse; grey: not clear. Of many languages those that changed most are named.",
+            "orange: worse; grey: not clear. Of many languages, those that changed most clearly are named.",
         ),
         Part(
             "Change by language",
