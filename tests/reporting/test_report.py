@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from html.parser import HTMLParser
+from itertools import pairwise
 
 import pytest
 
@@ -213,6 +214,18 @@ def test_hostile_names_stay_text_and_nothing_is_loaded(hostile):
     outside_code = re.sub(r"(?m)^ {4}.*$", "", markdown)
     assert "<script" not in re.sub(r"\\<", "", outside_code)
     assert "[a](b)" not in outside_code
+
+
+def test_headings_skip_no_level_and_what_is_drawn_is_also_said(report):
+    page = Page((report[1] / "report.html").read_text())
+    levels = [int(tag[1]) for tag in page.tags if re.fullmatch("h[1-6]", tag)]
+    assert levels[0] == 1
+    assert all(below - above <= 1 for above, below in pairwise(levels))
+    assert page.tags.count("table") == page.tags.count("caption")
+    drawn = [value for tag, key, value in page.attributes if (tag, key, value) == ("div", "role", "img")]
+    said = [value for tag, key, value in page.attributes if (tag, key) == ("div", "aria-label")]
+    assert 0 < len(drawn) < len(said)
+    assert all(said)
 
 
 def test_endless_names_are_cut_and_stay_apart(hostile):
