@@ -26,9 +26,9 @@ def texts(table):
     return {heading: [[cell.text for cell in row] for row in rows] for heading, rows in table.groups}
 
 
-def encoder(texts_encoded, seconds, **more):
+def encoder(texts_encoded, seconds, objective="en-x"):
     cost = {"texts_encoded": texts_encoded, "seconds": seconds}
-    return {"languages": ["en", "de"], "cost": cost, "training": {"steps": 10}} | more
+    return {"languages": ["en", "de"], "objective_name": objective, "cost": cost, "training": {"steps": 10}}
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def two_budgets(scores, hits):
     return [
         scores("en-x", 0, of(HALF, HALF), budgets=["rows"], encoder=encoder(100, 10)),
         scores("en-x", 0, of(ALL, FEW, FEW), budgets=["texts"], encoder=encoder(350, 20)),
-        scores("multi-way", 0, of(ALL, FEW, FEW), budgets=["rows", "texts"], encoder=encoder(350, 40)),
+        scores("multi-way", 0, of(ALL, FEW, FEW), budgets=["rows", "texts"], encoder=encoder(350, 40, "multi-way")),
     ]
 
 
@@ -208,4 +208,6 @@ def test_settings_of_training(two_budgets):
         "en-x, texts",
         "multi-way, rows, texts",
     ]
-    assert ["training.steps", "10", "10", "10"] in texts(table)[""]
+    found = texts(table)
+    assert found["Where arms differ"] == [["objective", "en-x", "en-x", "multi-way"]]
+    assert ["training.steps", "10", "10", "10"] in found["The same in all arms"]

@@ -13,7 +13,7 @@ from polyalign.reporting.scores import Scores
 from polyalign.reporting.tables import NONE, Cell, Column, Table
 
 _OWN_ROWS = "OwnRowsBitext"
-_SETTINGS = ("base", "base_fingerprint", "teacher", "processes", "batch_rows", "gradient_cache", "temperature")
+_SETTINGS = ("base", "teacher", "processes", "batch_rows", "gradient_cache", "temperature")
 
 
 def sources_table(scores: Sequence[Scores]) -> Table:
@@ -59,21 +59,20 @@ def settings_table(scores: Sequence[Scores]) -> Table | None:
             column = ", ".join([one.arm, *map(printable, one.manifest["budgets"])])
             columns[column] = None
             for name, value in _settings(one.encoder):
-                found[name][column][json.dumps(value, ensure_ascii=False)] = None
+                found[name][column][printable(value if isinstance(value, str) else json.dumps(value))] = None
     if not found:
         return None
+    groups: dict[str, list[tuple[Cell, ...]]] = {"Where arms differ": [], "The same in all arms": []}
+    for name, by_arm in found.items():
+        texts = [", ".join(by_arm[column]) for column in columns]
+        same = len(set(texts)) == 1
+        groups["The same in all arms" if same else "Where arms differ"].append(
+            (Cell(printable(name)), *(Cell(text or NONE) for text in texts))
+        )
     return Table(
         "Settings of training",
         (Column("Setting"), *map(Column, columns)),
-        (
-            (
-                "",
-                tuple(
-                    (Cell(printable(name)), *(Cell(printable(", ".join(by_arm[one])) or NONE) for one in columns))
-                    for name, by_arm in found.items()
-                ),
-            ),
-        ),
+        tuple((heading, tuple(rows)) for heading, rows in groups.items() if rows),
         note="As in each encoder's record; several values where the seeds of an arm differ.",
         folded=True,
     )
@@ -88,6 +87,7 @@ def _settings(encoder: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     for name in _SETTINGS:
         if name in encoder:
             yield name, encoder[name]
+    yield "base_fingerprint", _short(encoder.get("base_fingerprint"))
 
 
 def missing_table(scores: Sequence[Scores]) -> Table | None:
