@@ -178,6 +178,13 @@ def test_the_verdict_follows_from_the_numbers(report):
     ]
 
 
+def test_a_comparison_on_english_alone(scores, hits, tmp_path):
+    folders = [scores(arm, 0, [hits("en", right, "english")]) for arm, right in (("en-x", HALF), ("multi-way", MOST))]
+    (comparison,) = compare(folders, tmp_path / "report", resamples=100)["comparisons"]
+    assert comparison["verdict"] == ["multi-way against en-x: compared on English alone."]
+    assert [path.name for path in (tmp_path / "report" / "figures").iterdir()] == ["1-seeds-1.png"]
+
+
 @pytest.mark.parametrize(
     ("seeds", "note"),
     [

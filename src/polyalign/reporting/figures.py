@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.optimize import isotonic_regression
 
-from polyalign.reporting.comparison import BASE, Comparison, LanguageResult
+from polyalign.reporting.comparison import BASE, FAMILIES, Comparison, LanguageResult
 from polyalign.reporting.labels import exposure_label, language_label, points, printable
 from polyalign.reporting.pool import Bias
 from polyalign.reporting.significance import Difference, mean_interval
@@ -172,10 +172,9 @@ def _by_family(cells: Iterable[tuple[str, str, list[int]]]) -> dict[str, list[tu
 
 def _seeds(comparison: Comparison, prefix: str) -> Iterator[Picture]:
     """One chart a family: each arm's seeds, their mean and its interval."""
-    english = [(family, "english", comparison.choose(family, "english")) for family, _, _ in comparison.cells()]
-    cells = dict.fromkeys((family, exposure) for family, exposure, chosen in [*comparison.cells(), *english] if chosen)
-    chosen = [(family, exposure, comparison.choose(family, exposure)) for family, exposure in cells]
-    for number, (family, panels) in enumerate(_by_family(chosen).items(), start=1):
+    english = [(family, "english", comparison.choose(family, "english")) for family in FAMILIES]
+    cells = [cell for cell in (*comparison.cells(), *english) if cell[2]]
+    for number, (family, panels) in enumerate(_by_family(cells).items(), start=1):
         yield _seeds_of(comparison, family, panels, f"{prefix}-{number}")
 
 

@@ -257,9 +257,8 @@ def verdict(comparison: Comparison, headlines: Sequence[Headline], english: Sequ
             f"worse on {_listed(changes, -1)}",
             f"no clear difference on {_listed(changes, 0, numbers=False)}",
         ]
-        sentences.append(
-            f"{arm} against {comparison.control}: {'; '.join(part for part in parts if not part.endswith(' on '))}."
-        )
+        said = "; ".join(part for part in parts if not part.endswith(" on ")) or "compared on English alone"
+        sentences.append(f"{arm} against {comparison.control}: {said}.")
     if comparison.control != BASE and any(arm.name == BASE for arm in comparison.arms):
         sentences += [_against_base(comparison, arm.name, english) for arm in comparison.arms if arm.name != BASE]
     return sentences
