@@ -144,6 +144,17 @@ def test_pairs_without_a_common_language_still_have_a_matrix(scores, bitext):
     assert matrix.tags == ("de", "fr", "ja", "ko")
 
 
+def test_sts_between_languages_has_a_matrix_too(scores, sts):
+    """As de-fr the cosines order the pairs as people did, as fr-de the other way round."""
+    gold = [1.0, 2.0, 3.0, 4.0] * 6
+    both = [sts("de-fr", gold, gold), sts("fr-de", gold, [-value for value in gold])]
+    for one, languages in zip(both, (["de", "fr"], ["fr", "de"]), strict=True):
+        one.languages = languages
+    (matrix,) = matrices(compared(scores("en-x", 0, both), scores("multi-way", 0, both))[0])
+    assert matrix.caption == "Sts, multi-way: Spearman correlation from language to language"
+    assert texts(matrix.table)[""] == [["German (de)", "", "100.0"], ["French (fr)", "−100.0", ""]]
+
+
 def test_english_pairs_alone_have_no_matrix(scores, bitext):
     subsets = [bitext("de-en", ["en", "de"], 10), bitext("fr-en", ["en", "fr"], 12)]
     assert matrices(compared(scores("en-x", 0, subsets), scores("multi-way", 0, subsets))[0]) == ()

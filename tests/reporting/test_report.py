@@ -329,6 +329,8 @@ def test_labels():
     assert [points(value) for value in (0.5, -0.0126, -0.0001)] == ["50.0", "−1.3", "0.0"]
     assert printable("a\nb\u200bc") == "a\\u000ab\\u200bc"
     assert exposure_label("bitext X-X", "unseen") == "pairs with an unseen language"
+    assert exposure_label("STS cross-lingual", "seen") == "pairs of seen languages"
+    assert exposure_label("STS", "seen") == "seen languages"
 
 
 def test_importing_the_package_imports_nothing_heavy():

@@ -16,6 +16,7 @@ _EXPOSURES = {
     "mixed": "languages seen by some arms only",
     "english": "English",
 }
+_PAIRED = ("bitext X-X", "STS cross-lingual")
 _PAIR_EXPOSURES = {
     "seen": "pairs of seen languages",
     "unseen": "pairs with an unseen language",
@@ -38,8 +39,8 @@ def language_label(tag: str) -> str:
 
 
 def exposure_label(family: str, exposure: str) -> str:
-    """Return "seen languages", or "pairs of seen languages" where a subset pairs two languages other than English."""
-    return (_PAIR_EXPOSURES if family == "bitext X-X" else _EXPOSURES)[exposure]
+    """Return "seen languages", or "pairs of seen languages" where subsets pair other languages than English."""
+    return (_PAIR_EXPOSURES if family in _PAIRED else _EXPOSURES)[exposure]
 
 
 def points(value: float) -> str:

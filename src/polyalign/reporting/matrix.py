@@ -1,4 +1,4 @@
-"""Bitext between any two languages of a task, as a table of languages by languages."""
+"""Tasks that pair any two languages, as tables of languages by languages."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from polyalign.reporting.labels import interval, language_label, points, printab
 from polyalign.reporting.significance import Difference, difference, mean_interval
 from polyalign.reporting.tables import Cell, Column, Table
 
+_MEASURES = {"bitext": "F1", "STS": "Spearman correlation"}
+
 
 @dataclass(frozen=True)
 class Pair:
@@ -21,7 +23,7 @@ class Pair:
         query: Language of the queries.
         searched: Language of the texts that are searched.
         items: Number of test items.
-        scores: F1 of each arm, with its interval.
+        scores: Main score of each arm, with its interval.
         changes: Difference of each arm to the control; None for the control.
     """
 
@@ -47,6 +49,7 @@ class Matrix:
 
     Attributes:
         task: Name of the task, safe to print.
+        measure: What is measured, in a word.
         arms: Names of the arms.
         control: Name of the control.
         first: The arm that is shown to begin with.
@@ -56,6 +59,7 @@ class Matrix:
     """
 
     task: str
+    measure: str
     arms: tuple[str, ...]
     control: str
     first: str
@@ -66,14 +70,14 @@ class Matrix:
     @property
     def caption(self) -> str:
         """Title of the table."""
-        return f"{self.task}, {self.first}: F1 from language to language"
+        return f"{self.task}, {self.first}: {self.measure} from language to language"
 
     @property
     def note(self) -> str:
         """What a reader must know to read it."""
         note = (
-            "In points. Rows are the language of the queries, columns the language searched. A pair with English is "
-            "the mean of its directions; a pair scored in one direction stands in both."
+            "In points. Rows are the language of the first text (in bitext, of the query), columns that of the "
+            "second. A pair with English is the mean of its directions; a pair scored in one direction stands in both."
         )
         return f"{note} Left out, with a single partner: {', '.join(self.skipped)}." if self.skipped else note
 
@@ -114,7 +118,7 @@ class Matrix:
         """The same as a plain table, for Markdown."""
         return Table(
             self.caption,
-            (Column("Query"), *(Column(printable(tag), True) for tag in self.tags)),
+            (Column("From"), *(Column(printable(tag), True) for tag in self.tags)),
             (
                 (
                     "",
@@ -134,6 +138,7 @@ class Matrix:
         low, high = self._range()
         return {
             "task": self.task,
+            "measure": self.measure,
             "arms": self.arms,
             "control": self.control,
             "first": self.first,
@@ -158,14 +163,14 @@ def _numbers(one: Difference | None) -> list[float] | None:
 
 
 def matrices(comparison: Comparison) -> tuple[Matrix, ...]:
-    """Return one matrix for each bitext task that pairs other languages than English too."""
+    """Return one matrix for each task that pairs other languages than English too."""
     return tuple(_matrices(comparison))
 
 
 def _matrices(comparison: Comparison) -> Iterator[Matrix]:
     tasks: dict[str, list[int]] = defaultdict(list)
     for index, one in enumerate(comparison.subsets):
-        if one.family.startswith("bitext") and len(one.languages) == 2:
+        if len(one.languages) == 2:
             tasks[one.task].append(index)
     for task, chosen in tasks.items():
         if all("en" in comparison.subsets[index].languages for index in chosen):
@@ -180,6 +185,7 @@ def _matrices(comparison: Comparison) -> Iterator[Matrix]:
         tags.sort(key=lambda tag: (tag != "en", tag))
         yield Matrix(
             task=task,
+            measure=_MEASURES.get(comparison.subsets[chosen[0]].family.split()[0], "accuracy"),
             arms=tuple(arm.name for arm in comparison.arms),
             control=comparison.control,
             first=comparison.compared[0],

@@ -80,10 +80,10 @@ function enhance(section) {
     const [low, high] = data.range;
     const depth = (value) => (what.value === "score" ? (value - low) / (high - low || 1) : Math.abs(value) / most);
     const name = data.arms[arm.value];
-    const measure = what.value === "score" ? "F1" : `difference to ${data.control} in F1`;
+    const measure = what.value === "score" ? data.measure : `difference to ${data.control} in ${data.measure}`;
     table.caption.textContent = `${data.task}, ${name}: ${measure} from language to language`;
     table.tHead.rows[0].replaceChildren(
-      element("th", { scope: "col" }, "Query"),
+      element("th", { scope: "col" }, "From"),
       ...places.map((place) => element("th", { scope: "col", title: data.names[place] }, data.tags[place])),
     );
     table.tBodies[0].replaceChildren(

@@ -195,7 +195,7 @@ def _section(results: overview.Results, prefix: str) -> tuple[Section, dict[str,
             "hollow: it does not.",
         ),
         Part("", (tables.language_table(comparison, languages),)),
-        Part("Bitext, language by language" if pairs else "", matrices=pairs),
+        Part("Language by language" if pairs else "", matrices=pairs),
         Part(
             "",
             _given(pool_table(comparison, found)),
