@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 import warnings
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -225,6 +226,9 @@ def train(
     ] = None,
     lora: Annotated[int | None, typer.Option(help="Train adapters of this rank, merged in the end.")] = None,
     lsar: Annotated[int | None, typer.Option(help="Directions of language identity to project out in the end.")] = None,
+    extend_vocabulary: Annotated[
+        bool, typer.Option("--extend-vocabulary", help="New subwords for the base, of the corpus's languages.")
+    ] = False,
     learn_temperature: Annotated[bool, typer.Option("--learn-temperature", help="From that start.")] = False,
     bf16: Annotated[bool, typer.Option("--bf16", help="Forward pass in bfloat16.")] = False,
     prompt: Annotated[str | None, typer.Option(help="Prefix of every text, as 'query: '.")] = None,
@@ -253,6 +257,7 @@ def train(
         "keep_checkpoints": keep_checkpoints,
         "gradient_cache": gradient_cache,
         "lora": None if lora is None else {"rank": lora},
+        "extension": {} if extend_vocabulary else None,
         "lsar": lsar,
         "bf16": bf16,
         "prompt": prompt,
@@ -343,6 +348,7 @@ def run(
     changes: Annotated[
         list[str] | None, typer.Option("--set", help="KEY=VALUE, as training.steps=100; may be repeated.")
     ] = None,
+    only: Annotated[str | None, typer.Option(help="Of several bases, comma-separated names of those to run.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what it would do, with hours, and stop.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -350,7 +356,7 @@ def run(
     if dry_run:
         _outline(recipe, out, changes or [], as_json)
     else:
-        _run(recipe, out, changes or [], as_json)
+        _run(recipe, out, changes or [], as_json, only=_codes(only) or [])
 
 
 def _outline(recipe: str, out: Path, changes: list[str], as_json: bool) -> None:
@@ -363,11 +369,11 @@ def _outline(recipe: str, out: Path, changes: list[str], as_json: bool) -> None:
     _print_json(lines) if as_json else show_outline(lines)
 
 
-def _run(recipe: str, out: Path, changes: list[str], as_json: bool) -> None:
+def _run(recipe: str, out: Path, changes: list[str], as_json: bool, only: Sequence[str] = ()) -> None:
     from polyalign.recipe import load_recipe
     from polyalign.running import run as run_recipe
     from polyalign.terminal import show_comparison
 
     _quiet()
-    result = run_recipe(load_recipe(recipe, changes), out)
+    result = run_recipe(load_recipe(recipe, changes), out, only=only)
     _print_json(result) if as_json else show_comparison(result)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from polyalign.tuning import tune, tuned
 log = logging.getLogger(__name__)
 
 
-def run(recipe: Recipe | str | Path, out: str | Path) -> dict[str, Any]:
+def run(recipe: Recipe | str | Path, out: str | Path, *, only: Sequence[str] = ()) -> dict[str, Any]:
     """Do all that a recipe says and return the comparison, as `compare` does.
 
     Finished parts are left alone, interrupted ones go on. Complete scores count as finished without their encoder. A
@@ -40,6 +40,7 @@ def run(recipe: Recipe | str | Path, out: str | Path) -> dict[str, Any]:
         recipe: a `Recipe`, a YAML file or the name of a packaged recipe.
         out: the folder of the run: ``corpus``, ``tuning``, ``encoders``, ``scores`` and ``report`` in it; of several
             bases, ``tuning``, ``encoders`` and ``scores`` lie in a folder for each.
+        only: names of the bases to run and to report; none for all.
 
     Raises:
         UserError: for a mistake in the recipe or its inputs, or another recipe in the same folder.
@@ -47,14 +48,22 @@ def run(recipe: Recipe | str | Path, out: str | Path) -> dict[str, Any]:
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
     out = Path(out)
     _claim(out, recipe)
+    if unknown := set(only) - set(recipe.bases):
+        raise UserError(
+            f"no base {', '.join(sorted(unknown))} in the recipe; it has {', '.join(recipe.bases) or 'one'}"
+        )
     corpus = _corpus(recipe, out / "corpus")
     scores, trials = [], []
-    for name in recipe.bases or [None]:
+    names: list[str | None] = [*(only or recipe.bases)] or [None]
+    for name in names:
         runner = _Runner(recipe if name is None else recipe.with_base(name), corpus, out / (name or ""), name)
         scores += runner.run()
         trials += runner.trials
     report = recipe.report
-    result = compare(scores, out / "report", control=report.control, resamples=report.resamples, trials=trials)
+    where = out / "report" if not only else out / f"report-{'-'.join(only)}"
+    result = compare(scores, where, control=report.control, resamples=report.resamples, trials=trials)
+    if only:
+        return result
     manifest = {"format": 1, "kind": "run", "recipe": recipe.model_dump(mode="json"), "versions": versions()}
     write_json(out / MANIFEST, manifest)
     return result
@@ -215,16 +224,19 @@ def _claim(out: Path, recipe: Recipe) -> None:
         )
     if before != values:
         (out / MANIFEST).unlink(missing_ok=True)
-        shutil.rmtree(out / "report", ignore_errors=True)  # of the run before it grew
+        for report in out.glob("report*"):  # of the run before it grew
+            shutil.rmtree(report)
         write_json(out / "recipe.json", values)
 
 
 def _grown(key: str, before: Any, now: Any) -> bool:
     """Return whether a value of the recipe is what it was, or has more arms, seeds or bases. The first arm stays."""
-    if key in ("arms", "seeds") and before:
+    if key in ("arms", "seeds") and before and now:
         return now[0] == before[0] and all(one in now for one in before)
     if key == "bases" and before:
-        return all(now.get(name) == one for name, one in before.items())
+        return set(before) <= set(now) and all(
+            _grown(part, old, now[name][part]) for name, one in before.items() for part, old in one.items()
+        )
     return fingerprint(before) == fingerprint(now)
 
 

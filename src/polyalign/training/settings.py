@@ -37,6 +37,28 @@ class LoraSettings(Settings):
     targets: list[str] | Literal["all-linear"] = "all-linear"
 
 
+class ExtensionSettings(Settings):
+    """New subwords for a base whose tokenizer cuts the corpus's languages into crumbs; see `extend_vocabulary`.
+
+    Attributes:
+        vocabulary: the most subwords of the tokenizer learnt from the corpus; those that the base lacks are new.
+        min_count: how often a new subword occurs in the corpus at least; rarer ones have nothing to learn from.
+        dimensions: of the static encoder that puts the subwords of all languages into one space.
+        epochs: its passes over the rows.
+        batch_rows: its rows a step.
+        neighbours: how many English subwords a new one borrows its embedding from.
+        temperature: of the softmax over their similarities, above 0.
+    """
+
+    vocabulary: int = Field(40_000, ge=256)
+    min_count: int = Field(5, ge=1)
+    dimensions: int = Field(256, ge=8)
+    epochs: int = Field(8, ge=1)
+    batch_rows: int = Field(256, ge=2)
+    neighbours: int = Field(10, ge=1)
+    temperature: float = Field(0.1, gt=0)
+
+
 class TrainingSettings(Settings):
     """Hyper-parameters of one training run.
 
@@ -66,6 +88,7 @@ class TrainingSettings(Settings):
         pooling: of a base that brings none.
         prompt: prefix put before every text, in training and in the saved encoder; None for the base's own.
         static: the shape of a ``static`` base.
+        extension: new subwords for the base's vocabulary; None for none.
         lora: train adapters instead of the whole encoder; None for the whole.
         lsar: directions of language identity to project out of the trained encoder's embeddings, at most the number of
             languages less one; see `polyalign.training.language_bias`. None for none.
@@ -91,6 +114,7 @@ class TrainingSettings(Settings):
     pooling: Literal["mean", "cls"] = "mean"
     prompt: str | None = None
     static: StaticSettings = StaticSettings()
+    extension: ExtensionSettings | None = None
     lora: LoraSettings | None = None
     lsar: int | None = Field(None, ge=1)
 

@@ -24,6 +24,7 @@ from polyalign.training.adapting import adapt, restore
 from polyalign.training.bases import STATIC, is_static, load_base
 from polyalign.training.callbacks import Checkpoints, Progress, last_checkpoint
 from polyalign.training.distributed import from_first, join, rank, wait_for_all, world_size
+from polyalign.training.extension import extend_vocabulary
 from polyalign.training.fitting import Fit, fitted, peak_memory, uses_bf16
 from polyalign.training.language_bias import check_rank, project_out, texts_by_language
 from polyalign.training.loss import MultiwayLoss
@@ -115,6 +116,8 @@ def train(
     }
     work = _work_folder(out, request, force=force)
     loss = _loss(model, objective, train_rows, base=base, teacher=teacher, trust_remote_code=trust_remote_code)
+    # The teacher has seen the base as it was.
+    extension = extend_vocabulary(model, train_rows, settings.extension, seed=seed) if settings.extension else None
     tokens = tokens_of(train_rows, model)
     adapt(model, tokens, settings)
     fit = fitted(model, tokens, objective, settings, seed=seed)
@@ -150,6 +153,7 @@ def train(
         "batch_rows": fit.batch_rows,
         "gradient_cache": fit.cache_gradients,
         "temperature": float(loss.temperature()),
+        "extension": extension,
         "cost": {
             "texts_encoded": int(plan.texts[:steps].sum()),
             "seconds": round(seconds, 1),
