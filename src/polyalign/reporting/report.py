@@ -246,7 +246,13 @@ def render_html(report: Report) -> str:
     )
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=False)
+    environment.filters["parts"] = _parts
     return environment.from_string(template).render(report=report, style=style, script=script, digest=digest)
+
+
+def _parts(name: str) -> list[str]:
+    """Return where a name such as STSBenchmarkMultilingualSTS may break, so that its column need not be that wide."""
+    return re.split(r"(?<=[a-z])(?=[A-Z])", name)
 
 
 def render_markdown(report: Report) -> str:
