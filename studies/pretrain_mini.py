@@ -65,7 +65,7 @@ from polyalign.training.settings import TrainingSettings
 RECORD = "pretraining.json"
 SPECIAL = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
 BEGIN, PAD, END = 0, 1, 2
-HELD_OUT = 100
+HELD_OUT = 50
 """Sentences of each language that are not trained on; at most a tenth of them."""
 MEASURED_STEPS = 20
 """Until the first estimate of the speed; a quarter of them warm up and do not count."""
