@@ -68,7 +68,8 @@ def extend_vocabulary(
     """
     backend = _wordpiece(model)
     if "en" not in corpus.languages:
-        raise UserError(f"new subwords borrow their embeddings from English, and the corpus has {corpus.languages}")
+        spoken = ", ".join(corpus.languages)
+        raise UserError(f"new subwords borrow their embeddings from English, and the corpus has {spoken}")
     name = fingerprint([encoder_fingerprint(model), corpus.fingerprint, settings.model_dump(), seed])
     folder = (user_cache("extensions") if cache is None else cache) / name
     make = partial(_make, model, backend, corpus, settings, seed)
@@ -96,7 +97,13 @@ def new_pieces(backend: Tokenizer, corpus: Corpus, settings: ExtensionSettings) 
     """Return the subwords that a WordPiece tokenizer of the corpus has and this one has not, frequent ones first."""
     learner = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     learner.normalizer, learner.pre_tokenizer = backend.normalizer, backend.pre_tokenizer
-    trainer = trainers.WordPieceTrainer(vocab_size=settings.vocabulary, special_tokens=["[UNK]"], show_progress=False)
+    # Words rarer than that are left in pieces, which other words share.
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=settings.vocabulary,
+        min_frequency=settings.min_count,
+        special_tokens=["[UNK]"],
+        show_progress=False,
+    )
     texts = [text for language in corpus.languages for text in corpus.rows[language].drop_nulls()]
     learner.train_from_iterator(texts, trainer)
     known, found = backend.get_vocab(), learner.get_vocab()
