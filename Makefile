@@ -16,7 +16,7 @@ quickstart: install
 	$(BIN)/polyalign quickstart
 
 test: install
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --dist loadfile
 
 lint: install
 	$(BIN)/ruff check

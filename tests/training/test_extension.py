@@ -96,7 +96,7 @@ def test_borrowed_embeddings_equal_the_loop(monkeypatch):
 
 
 def test_an_english_base_reads_other_languages_before_it_is_trained(english_bert, extended, rows):
-    """Its texts are shorter, its words are known, and far more of them are found by their translation; its old subwords are as they were."""
+    """Its texts are shorter and its words known, more translations find each other; old subwords are as they were."""
     before, (after, about, _) = load_encoder(english_bert), extended
     held_out = rows.split(100)[1]
     scores = [BitextAccuracy(held_out)(bag_of_embeddings(model))["dev_accuracy"] for model in (before, after)]

@@ -9,6 +9,9 @@ from typing import Any
 from polyalign.evaluation.evaluating import canonical_tags, select_tasks
 from polyalign.evaluation.predictions import load_data
 
+_NAMES = {"row_id", "index_id", "id", "gold", "label", "category", "lang"}
+"""Columns of strings that no encoder is given."""
+
 
 def count_texts(
     tasks: Sequence[str] | Mapping[str, Sequence[str] | None],
@@ -27,14 +30,15 @@ def count_texts(
     for selected in select_tasks(tasks, canonical_tags(languages), split, mteb_data, own_rows):
         load_data(selected)
         for subset in selected.subsets:
-            texts.update(_strings(selected.task.dataset.get(subset, selected.task.dataset), selected.split))
+            data = selected.task.dataset.get(subset, selected.task.dataset)
+            splits = {selected.split, getattr(selected.task, "train_split", selected.split)}
+            texts.update(text for split in splits & set(data) for text in _texts(data[split]))
         selected.task.unload_data()
     return len(texts)
 
 
-def _strings(splits: Any, split: str) -> Iterable[str]:
-    """Yield the strings of the split, and of the one that a classifier is trained on."""
-    for name in dict.fromkeys([split, "train"]):
-        data = splits.get(name, {})
-        for column in getattr(data, "column_names", data):
+def _texts(data: Any) -> Iterable[str]:
+    """Yield the strings of a split, but for those that name things."""
+    for column in getattr(data, "column_names", data):
+        if column not in _NAMES:
             yield from (value for value in data[column] if isinstance(value, str))
