@@ -151,6 +151,13 @@ def test_several_bases_change_the_recipe_each_for_itself(tmp_path):
     assert load_recipe(written(tmp_path, recipe.model_dump(mode="json"))) == recipe
 
 
+def test_a_teacher_may_be_another_base(tmp_path):
+    arms = ["multi-way", *({"name": name, "objective": "distill", "teacher": name} for name in ("big", "elsewhere"))]
+    study = SMALL | {"base": None, "arms": arms, "bases": {"big": {"base": "some/model"}, "small": {"base": "static"}}}
+    recipe = load_recipe(written(tmp_path, study)).with_base("small")
+    assert [arm.teacher for arm in recipe.trained_arms] == [None, "some/model", "elsewhere"]
+
+
 def test_every_arm_has_as_many_trials():
     """Without a temperature to tune, four learning rates evenly spaced by their logarithm: each 10 times the last."""
     tuning = TuningSettings(learning_rate=[0.001, 1.0], temperature=[0.05, 0.1])

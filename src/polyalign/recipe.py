@@ -41,7 +41,8 @@ class Arm(Settings):
         change: fields of that objective that this arm sets differently.
         settings: training settings that this arm sets differently; budgets excepted, which the recipe sets for all.
         equal: those of the recipe's budgets that it takes part in; None for all.
-        teacher: of a ``keep`` term; None for the untrained base.
+        teacher: of a ``keep`` term: a folder, a Hub id or the name of another of the recipe's bases; None for the
+            untrained base.
     """
 
     name: str = Field(pattern=NAME)
@@ -290,7 +291,14 @@ class Recipe(Settings):
         if BUDGETS & set(changed["training"]):  # one budget takes the place of the other
             training = {key: value for key, value in training.items() if key not in BUDGETS}
         changed["training"] = training | changed["training"]
-        return Recipe.checked(values | changed, f"bases.{name}")
+        recipe = Recipe.checked(values | changed, f"bases.{name}")
+        return recipe.model_copy(update={"arms": [self._with_teacher(arm) for arm in recipe.arms]})
+
+    def _with_teacher(self, arm: Arm | Literal["base"]) -> Arm | Literal["base"]:
+        """Return an arm whose teacher is no longer called by its name among the bases."""
+        if isinstance(arm, str) or arm.teacher not in self.bases:
+            return arm
+        return arm.model_copy(update={"teacher": self.bases[arm.teacher].base})
 
     def settings_of(self, arm: Arm) -> TrainingSettings:
         """Return the training settings of an arm: those of the recipe with its own on top."""

@@ -132,6 +132,9 @@ PRESETS: dict[str, Objective] = {
     "x-y": Objective(negatives="all", languages_per_row=2),
     # No contrast: every language is taught the English embeddings of a frozen teacher.
     "distill": Objective(contrast=0, keep="l2", keep_texts="all", keep_weight=1.0),
+    # Every language anchors every other, and each is held to the frozen teacher's English: contrast alone pushes near
+    # paraphrases apart and forgets what the teacher knows; distillation alone leaves translations less close.
+    "multi-way-distill": Objective(temperature=0.2, keep="l2", keep_texts="all", keep_weight=1.0),
     # Our reading of "Enhancing Multilingual Embeddings via Multi-Way Parallel Text Alignment" (2026): four languages a
     # row, a denominator of negatives only, low-cosine positives weighted up, an L2 pull to the pretrained embeddings.
     "paper": Objective(
