@@ -143,6 +143,10 @@ def test_two_bases_each_arm_tuned(files, tmp_path):
     assert run(recipe, out) == result
     assert all(path.stat().st_mtime_ns == then for path, then in before.items() if path.parent != out)
     assert all((line.done, line.hours) == (line.times, 0) for line in outline(recipe, out))
+    narrow = run(recipe, out, only=["narrow"])
+    assert [one["budget"] for one in narrow["comparisons"]] == ["narrow, equal rows"]
+    with pytest.raises(UserError, match="no base tiny in the recipe; it has wide, narrow"):
+        run(recipe, out, only=["tiny"])
 
 
 def test_another_recipe_is_refused_in_the_same_folder(whole, files, tmp_path):
