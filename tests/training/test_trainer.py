@@ -11,11 +11,20 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from sentence_transformers import SentenceTransformer
 
 from polyalign.corpus import Corpus
 from polyalign.encoder import load_encoder, read_record
 from polyalign.errors import UserError
-from polyalign.training import MultiwayCollator, MultiwayLoss, Objective, TrainingSettings, to_dataset, train
+from polyalign.training import (
+    MultiwayCollator,
+    MultiwayLoss,
+    Objective,
+    StaticSettings,
+    TrainingSettings,
+    to_dataset,
+    train,
+)
 from polyalign.training.callbacks import last_checkpoint
 from polyalign.training.plan import make_plan, split_dev, usable_rows
 
@@ -269,3 +278,22 @@ def test_mistakes_of_the_user(sample_file, tmp_path, tiny_xlmr):
     told = r"the (loss|norm of the gradient) is (nan|inf) at step \d+, rows \w{32}, .* and 3 more; last good "
     with pytest.raises(UserError, match=told + "checkpoint: none; lower the learning rate or raise the temperature"):
         train(sample_file, tmp_path / "x", base=tiny_xlmr, settings=settings)
+
+
+def test_a_static_student_has_its_teacher_s_dimensions(sample_file, tiny_bert, tmp_path):
+    """32, and comes nearer to the teacher's English; soft labels compare no embeddings, and it keeps its own size."""
+    settings = TrainingSettings(epochs=20, batch_rows=16, dev_rows=0, evaluations=1)
+    train(sample_file, tmp_path / "taught", objective="multi-way-distill", teacher=tiny_bert, settings=settings)
+    taught, teacher = SentenceTransformer(str(tmp_path / "taught"), device="cpu"), load_encoder(tiny_bert)
+    assert taught.get_embedding_dimension() == teacher.get_embedding_dimension() == 32
+    english = pl.read_parquet(sample_file)["en"].to_list()
+    distance = np.square(taught.encode(english) - teacher.encode(english)).sum(1).mean()
+    assert distance < 0.5 * np.square(teacher.encode(english)).sum(1).mean()
+    softly = Objective(keep="soft-labels", keep_weight=1.0)
+    train(sample_file, tmp_path / "soft", objective=softly, teacher=tiny_bert, settings=settings)
+    assert SentenceTransformer(str(tmp_path / "soft"), device="cpu").get_embedding_dimension() == 256
+    fixed = settings.model_copy(update={"static": StaticSettings(dimensions=64)})
+    with pytest.raises(
+        UserError, match="keep 'l2' compares 64 dimensions with a teacher's 32; use keep soft-labels, or"
+    ):
+        train(sample_file, tmp_path / "no", objective="distill", teacher=tiny_bert, settings=fixed)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from polyalign.training.settings import StaticSettings, TrainingSettings
 
 STATIC = "static"
+DIMENSIONS = 256
 MIN_MERGE_FREQUENCY = 5
 """Subwords rarer than this are left in pieces: whole rare words would have embeddings that nothing has trained."""
 
@@ -62,7 +63,7 @@ def static_base(corpus: Corpus, settings: StaticSettings, *, seed: int) -> Sente
     texts = (text for language in corpus.languages for text in corpus.rows[language].drop_nulls())
     tokenizer = byte_pairs(texts, settings.vocabulary, special=["[UNK]"], unknown="[UNK]", lowercase=True)
     generator = torch.Generator().manual_seed(seed)
-    weights = torch.randn(tokenizer.get_vocab_size(), settings.dimensions, generator=generator) * 0.1
+    weights = torch.randn(tokenizer.get_vocab_size(), settings.dimensions or DIMENSIONS, generator=generator) * 0.1
     return SentenceTransformer(modules=[StaticEmbedding(tokenizer, embedding_weights=weights)], device="cpu")
 
 

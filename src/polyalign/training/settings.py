@@ -13,11 +13,11 @@ class StaticSettings(Settings):
     """The shape of a ``static`` base, made on the spot from the corpus.
 
     Attributes:
-        dimensions: of the embeddings.
+        dimensions: of the embeddings; None for a teacher's, where they are compared with its, else 256.
         vocabulary: the most subwords of its tokenizer; every character of the corpus is kept, even beyond that.
     """
 
-    dimensions: int = Field(256, ge=8)
+    dimensions: int | None = Field(None, ge=8)
     vocabulary: int = Field(32_000, ge=256)
 
 

@@ -99,7 +99,9 @@ def train(
         raise UserError(
             f"{len(train_rows)} training rows are fewer than a batch of {settings.batch_rows}; lower batch_rows"
         )
-    model = load_base(base, train_rows, settings, seed=seed, trust_remote_code=trust_remote_code)
+    frozen = _teacher(objective, base, teacher, trust_remote_code=trust_remote_code)
+    of_base = _with_dimensions(settings, objective, frozen)
+    model = load_base(base, train_rows, of_base, seed=seed, trust_remote_code=trust_remote_code)
     if settings.lsar is not None:  # not only when hours of training are over
         spoken = sum(count > 0 for count in train_rows.counts().values())
         check_rank(settings.lsar, languages=spoken, dimensions=model.get_embedding_dimension() or 0)
@@ -115,7 +117,7 @@ def train(
         "processes": world_size(),
     }
     work = _work_folder(out, request, force=force)
-    loss = _loss(model, objective, train_rows, base=base, teacher=teacher, trust_remote_code=trust_remote_code)
+    loss = _loss(model, objective, train_rows, frozen or model)
     # The teacher has seen the base as it was.
     extension = extend_vocabulary(model, train_rows, settings.extension, seed=seed) if settings.extension else None
     tokens = tokens_of(train_rows, model)
@@ -203,32 +205,40 @@ def _work_folder(out: Path, request: dict[str, Any], *, force: bool) -> Path:
     return work
 
 
-def _loss(
-    model: SentenceTransformer,
-    objective: Objective,
-    corpus: Corpus,
-    *,
-    base: str,
-    teacher: str | None,
-    trust_remote_code: bool,
-) -> MultiwayLoss:
-    if objective.keep == "none":
-        if teacher is not None:
-            raise UserError(
-                "a teacher is given, but the objective has no keep term; set keep, or leave the teacher out"
-            )
-        return MultiwayLoss(model, objective)
-    if teacher is None and base == STATIC:
+def _teacher(
+    objective: Objective, base: str, teacher: str | None, *, trust_remote_code: bool
+) -> SentenceTransformer | None:
+    """Return the frozen encoder of a ``keep`` term; None where it is the untrained base, or there is no such term."""
+    if objective.keep == "none" and teacher is not None:
+        raise UserError("a teacher is given, but the objective has no keep term; set keep, or leave the teacher out")
+    if objective.keep != "none" and teacher is None and base == STATIC:
         raise UserError(
             f"keep {objective.keep!r} needs a teacher, and a static base has nothing to keep; give --teacher"
         )
-    frozen = load_encoder(teacher, trust_remote_code=trust_remote_code) if teacher else model
-    if objective.keep != "soft-labels" and frozen.get_embedding_dimension() != model.get_embedding_dimension():
+    return load_encoder(teacher, trust_remote_code=trust_remote_code) if teacher else None
+
+
+def _with_dimensions(
+    settings: TrainingSettings, objective: Objective, teacher: SentenceTransformer | None
+) -> TrainingSettings:
+    """Return the settings, in which a static base has the dimensions of a teacher that it is compared with."""
+    if settings.static.dimensions is not None or teacher is None or objective.keep == "soft-labels":
+        return settings
+    static = settings.static.model_copy(update={"dimensions": teacher.get_embedding_dimension()})
+    return settings.model_copy(update={"static": static})
+
+
+def _loss(
+    model: SentenceTransformer, objective: Objective, corpus: Corpus, teacher: SentenceTransformer
+) -> MultiwayLoss:
+    if objective.keep == "none":
+        return MultiwayLoss(model, objective)
+    if objective.keep != "soft-labels" and teacher.get_embedding_dimension() != model.get_embedding_dimension():
         raise UserError(
             f"keep {objective.keep!r} compares {model.get_embedding_dimension()} dimensions with a teacher's "
-            f"{frozen.get_embedding_dimension()}; use keep soft-labels, or a teacher of the same size"
+            f"{teacher.get_embedding_dimension()}; use keep soft-labels, or a teacher of the same size"
         )
-    return MultiwayLoss(model, objective, teacher=teacher_vectors(frozen, corpus))
+    return MultiwayLoss(model, objective, teacher=teacher_vectors(teacher, corpus))
 
 
 def _fit(
