@@ -1,12 +1,14 @@
 """Checkpoints that count: the newest, the best, and none that was interrupted."""
 
 import json
+import logging
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
-from polyalign.training import MultiwayLoss, Objective
+from polyalign.training import MultiwayLoss, Objective, callbacks
 from polyalign.training.callbacks import MARKER, Checkpoints, last_checkpoint
 from polyalign.training.engine import MultiwayTrainer
 
@@ -57,3 +59,24 @@ def test_a_checkpoint_holds_the_loss_and_one_that_does_not_fit_raises(tmp_path):
     assert torch.equal(other.loss.model.weight, one.loss.model.weight)
     with pytest.raises(RuntimeError, match="size mismatch"):
         trainer(4)._load_from_checkpoint(str(tmp_path))
+
+
+def test_without_a_terminal_a_line_is_told_now_and_then(monkeypatch, caplog):
+    """Every half minute a step, every minute a line, and one at each look at the dev set."""
+    caplog.set_level(logging.INFO, logger="polyalign")
+    now = [0.0]
+    monkeypatch.setattr(callbacks.time, "perf_counter", lambda: now[0])
+    progress = callbacks.Progress(np.full(6, 100))
+    state = SimpleNamespace(global_step=0)
+    progress.on_train_begin(None, state, None)
+    for step in range(1, 7):
+        state.global_step, now[0] = step, now[0] + 30.0
+        progress.on_step_end(None, state, None)
+        if step == 5:
+            progress.on_log(None, state, None, logs={"eval_dev_accuracy": 0.5})
+    progress.on_train_end(None, state, None)
+    assert [record.getMessage() for record in caplog.records] == [
+        "step 2 of 6, 3 texts/s",
+        "step 4 of 6, 3 texts/s",
+        "step 5 of 6, 3 texts/s  dev 0.500",
+    ]

@@ -87,8 +87,11 @@ class Checkpoints(TrainerCallback):
                 shutil.rmtree(checkpoint)
 
 
+SECONDS_BETWEEN_LINES = 60.0
+
+
 class Progress(TrainerCallback):
-    """A progress bar on stderr with texts per second and time left; log lines where stderr is no terminal.
+    """A progress bar on stderr with texts per second and time left; where stderr is no terminal, a line a minute.
 
     Args:
         texts_per_step: int64 [steps], texts each step encodes.
@@ -113,18 +116,21 @@ class Progress(TrainerCallback):
         self._task = self._bar.add_task("training", total=len(texts_per_step), note="")
         self._shown: dict[str, str] = {}
         self._first = 0
-        self._start = 0.0
+        self._start = self._told = 0.0
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Start the clock."""
         self._first, self._start = state.global_step, time.perf_counter()
+        self._told = self._start
         self._bar.start()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Move the bar."""
         self._bar.update(self._task, completed=state.global_step, note=self._note(state.global_step))
+        if time.perf_counter() - self._told >= SECONDS_BETWEEN_LINES:
+            self._tell(state.global_step)
 
     def on_log(
         self,
@@ -138,14 +144,20 @@ class Progress(TrainerCallback):
         for name, label in (("loss", "loss"), ("eval_dev_accuracy", "dev")):
             if name in (logs or {}):
                 self._shown[label] = f"{label} {logs[name]:.3f}"  # type: ignore[index]
-        if self._bar.disable and rank() == 0 and "eval_dev_accuracy" in (logs or {}):
-            log.info("step %d of %d, %s", state.global_step, len(self._done) - 1, self._note(state.global_step))
+        if "eval_dev_accuracy" in (logs or {}):
+            self._tell(state.global_step)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Leave the bar as it stands."""
         self._bar.stop()
+
+    def _tell(self, step: int) -> None:
+        """Log how far it is, where there is no bar."""
+        self._told = time.perf_counter()
+        if self._bar.disable and rank() == 0:
+            log.info("step %d of %d, %s", step, len(self._done) - 1, self._note(step))
 
     def _note(self, step: int) -> str:
         texts = self._done[step] - self._done[self._first]
