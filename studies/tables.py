@@ -1,0 +1,85 @@
+"""Make the tables of a study anew from its kept scores, and put them into docs/results.md.
+
+    python studies/tables.py
+
+For each folder of studies/results the scores are compared as `polyalign compare` does it, with a thousand resamples.
+The numbers stay beside the scores (tables.json), the tables in docs/results.md between two marks that name the folder.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from polyalign.reporting import compare
+from polyalign.storage import write_json, write_text
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "studies" / "results"
+PAGE = ROOT / "docs" / "results.md"
+CONTROL = "en-x"
+log = logging.getLogger(__name__)
+
+
+def main() -> None:
+    """Compare every folder and write its numbers and its tables."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    page = PAGE.read_text(encoding="utf-8")
+    for folder in sorted(path.parent for path in RESULTS.glob("*/scores")):
+        with tempfile.TemporaryDirectory() as temporary:
+            result = compare(sorted((folder / "scores").iterdir()), Path(temporary) / "report", control=CONTROL)
+        write_json(folder / "tables.json", {"comparisons": result["comparisons"]})
+        page = with_block(page, folder.name, tables(result["comparisons"]))
+        log.info("%s: tables of %d comparisons", folder.name, len(result["comparisons"]))
+    write_text(PAGE, page)
+
+
+def with_block(page: str, name: str, text: str) -> str:
+    """Return a page with other text between the two marks of a folder.
+
+    Raises:
+        ValueError: when the page lacks the marks.
+    """
+    begin, end = f"<!-- studies/results/{name} -->", f"<!-- end of studies/results/{name} -->"
+    if begin not in page or end not in page:
+        raise ValueError(f"{PAGE} lacks the marks {begin} and {end}")
+    return re.sub(
+        f"{re.escape(begin)}.*?{re.escape(end)}", lambda _: f"{begin}\n\n{text}\n{end}", page, flags=re.DOTALL
+    )
+
+
+def block(page: str, name: str) -> str:
+    """Return the text between the two marks of a folder."""
+    return page.split(f"<!-- studies/results/{name} -->\n\n")[1].split(f"\n<!-- end of studies/results/{name} -->")[0]
+
+
+def tables(comparisons: list[dict[str, Any]]) -> str:
+    """Return Markdown: for each budget an arm a line and a family a column, means and differences to the control."""
+    parts = []
+    for one in comparisons:
+        rows = [*one["headline"], *(english | {"exposure": "English"} for english in one["english"])]
+        columns = list(dict.fromkeys((row["family"], row["exposure"]) for row in rows))
+        arms = list(dict.fromkeys(row["arm"] for row in rows))
+        cells = {(row["arm"], row["family"], row["exposure"]): row for row in rows}
+        parts.append(f"**{one['budget'] or 'All'}** (mean; difference to {one['control']} with 95% interval)\n")
+        parts.append("| | " + " | ".join(f"{family}, {exposure}" for family, exposure in columns) + " |")
+        parts.append("|---|" + "---|" * len(columns))
+        parts += [f"| {arm} | " + " | ".join(_cell(cells[arm, *column]) for column in columns) + " |" for arm in arms]
+        parts.append("")
+    return "\n".join(parts)
+
+
+def _cell(row: dict[str, Any]) -> str:
+    change = row["difference"]
+    if change is None:
+        return f"{100 * row['mean']:.1f}"
+    value, low, high = (100 * change[key] for key in ("value", "low", "high"))
+    told = f"{value:+.1f} [{low:.1f}, {high:.1f}]".replace("-", "−")
+    return f"{100 * row['mean']:.1f} ({f'**{told}**' if low > 0 or high < 0 else told})"
+
+
+if __name__ == "__main__":
+    main()
