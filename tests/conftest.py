@@ -119,26 +119,38 @@ def tiny_xlmr(tmp_path_factory, texts) -> str:
 
 
 @pytest.fixture(scope="session")
-def tiny_bert(tmp_path_factory, texts) -> str:
-    """A bare transformers folder in the shape of multilingual BERT: WordPiece, token types."""
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
-    from transformers import BertConfig, BertModel, BertTokenizerFast, set_seed
+def make_bert(tmp_path_factory):
+    """Return a function that writes a bare transformers folder in the shape of BERT: WordPiece, token types."""
 
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=False)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.train_from_iterator(
-        texts, trainers.WordPieceTrainer(vocab_size=900, special_tokens=special, show_progress=False)
-    )
-    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
-    fast = BertTokenizerFast(tokenizer_object=tokenizer, model_max_length=64)
-    set_seed(0)
-    config = BertConfig(
-        vocab_size=len(fast), hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64,
-        max_position_embeddings=64,
-    )  # fmt: skip
-    folder = tmp_path_factory.mktemp("tiny") / "bert"
-    BertModel(config).save_pretrained(folder)
-    fast.save_pretrained(folder)
-    return str(folder)
+    def make(texts, *, subwords, lowercase=False, alphabet="", layers=2, hidden=32) -> str:
+        """``texts``: to learn the subwords from; ``alphabet``: letters that it knows in any case."""
+        from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+        from transformers import BertConfig, BertModel, BertTokenizerFast, set_seed
+
+        special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+        tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+        tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
+        tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        trainer = trainers.WordPieceTrainer(
+            vocab_size=subwords, special_tokens=special, initial_alphabet=list(alphabet), show_progress=False
+        )
+        tokenizer.train_from_iterator(texts, trainer)
+        tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+        fast = BertTokenizerFast(tokenizer_object=tokenizer, model_max_length=64)
+        set_seed(0)
+        config = BertConfig(
+            vocab_size=len(fast), hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=4,
+            intermediate_size=64, max_position_embeddings=64,
+        )  # fmt: skip
+        folder = tmp_path_factory.mktemp("bert") / "bert"
+        BertModel(config).save_pretrained(folder)
+        fast.save_pretrained(folder)
+        return str(folder)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_bert(make_bert, texts) -> str:
+    """A bare transformers folder in the shape of multilingual BERT."""
+    return make_bert(texts, subwords=900)

@@ -26,31 +26,10 @@ def rows(sample_rows, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def english_bert(sample_rows, tmp_path_factory):
-    """A transformers folder whose WordPiece subwords are learnt from English alone."""
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
-    from transformers import BertConfig, BertModel, BertTokenizerFast, set_seed
-
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    letters = list("abcdefghijklmnopqrstuvwxyzабвгдежзийклмнопрстуфхцчшщъыьэюя")
-    trainer = trainers.WordPieceTrainer(
-        vocab_size=1500, special_tokens=["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"], initial_alphabet=letters,
-        show_progress=False,
-    )  # fmt: skip
-    tokenizer.train_from_iterator(sample_rows["en"].to_list(), trainer)
-    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
-    fast = BertTokenizerFast(tokenizer_object=tokenizer, model_max_length=64)
-    set_seed(0)
-    config = BertConfig(
-        vocab_size=len(fast), hidden_size=64, num_hidden_layers=1, num_attention_heads=4, intermediate_size=64,
-        max_position_embeddings=64,
-    )  # fmt: skip
-    folder = tmp_path_factory.mktemp("english") / "bert"
-    BertModel(config).save_pretrained(folder)
-    fast.save_pretrained(folder)
-    return str(folder)
+def english_bert(make_bert, sample_rows):
+    """A transformers folder whose subwords are learnt from English alone; of Russian it knows the first letters."""
+    letters = "abcdefghijklmnopqrstuvwxyzабвгдежзийклмнопрстуфхцчшщъыьэюя"
+    return make_bert(sample_rows["en"], subwords=1500, lowercase=True, alphabet=letters, layers=1, hidden=64)
 
 
 @pytest.fixture(scope="module")
