@@ -55,7 +55,8 @@ def _keep_cell(source: Path, out: Path) -> None:
     with new_folder(out) as folder:
         scores, predictions = (pl.read_parquet(source / name) for name in _FILES)
         cosine = pl.when(pl.col("family") == "sts").then(pl.col("similarity").cast(pl.Float32).cast(pl.Float64))
-        predictions = predictions.with_columns(cosine.alias("similarity"))
+        short = pl.col("group").str.replace(r"^([0-9a-f]{12})[0-9a-f]{20}$", "$1")  # as they are written today
+        predictions = predictions.with_columns(cosine.alias("similarity"), short.alias("group"))
         for name, frame in zip(_FILES, (scores, predictions), strict=True):
             frame.write_parquet(folder / name, compression="zstd", compression_level=19)
         manifest = json.loads((source / MANIFEST).read_text(encoding="utf-8"))

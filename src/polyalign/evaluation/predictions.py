@@ -27,6 +27,8 @@ SCHEMA = {
     "similarity": pl.Float64,
 }
 
+_DIGITS = 12
+
 
 def load_data(selected: SelectedTask) -> None:
     """Load the data of a task.
@@ -121,13 +123,16 @@ def _bitext(selected: SelectedTask, predictions: Mapping[str, Any]) -> list[pl.D
 
 
 def _bitext_groups(data: Any, codes: Sequence[str], gold: Sequence[int]) -> list[str]:
-    """Return the row's id where it has one, else a hash of its English sentence, by which pairs with English meet."""
+    """Return the row's id where it has one, else a hash of its English sentence, by which pairs with English meet.
+
+    Twelve digits of either: hashes do not compress, and 48 bits tell the items of a task apart.
+    """
     if "row_id" in getattr(data, "column_names", ()):
-        return list(data["row_id"])
+        return [row_id[:_DIGITS] for row_id in data["row_id"]]
     second_is_english = len(codes) == 2 and is_english(codes[1]) and not is_english(codes[0])
     sentences = list(data["sentence2" if second_is_english else "sentence1"])
     positions = gold if second_is_english else range(len(gold))
-    return [xxhash.xxh3_128_hexdigest(sentences[position].encode()) for position in positions]
+    return [xxhash.xxh3_128_hexdigest(sentences[position].encode())[:_DIGITS] for position in positions]
 
 
 def _sts(selected: SelectedTask, predictions: Mapping[str, Any]) -> list[pl.DataFrame]:
