@@ -57,17 +57,20 @@ def block(page: str, name: str) -> str:
 
 
 def tables(comparisons: list[dict[str, Any]]) -> str:
-    """Return Markdown: for each budget an arm a line and a family a column, means and differences to the control."""
+    """Return Markdown: for each budget a family a line and an arm a column, means and differences to the control."""
     parts = []
     for one in comparisons:
         rows = [*one["headline"], *(english | {"exposure": "English"} for english in one["english"])]
-        columns = list(dict.fromkeys((row["family"], row["exposure"]) for row in rows))
+        families = list(dict.fromkeys((row["family"], row["exposure"]) for row in rows))
         arms = list(dict.fromkeys(row["arm"] for row in rows))
         cells = {(row["arm"], row["family"], row["exposure"]): row for row in rows}
         parts.append(f"**{one['budget'] or 'All'}** (mean; difference to {one['control']} with 95% interval)\n")
-        parts.append("| | " + " | ".join(f"{family}, {exposure}" for family, exposure in columns) + " |")
-        parts.append("|---|" + "---|" * len(columns))
-        parts += [f"| {arm} | " + " | ".join(_cell(cells[arm, *column]) for column in columns) + " |" for arm in arms]
+        parts.append(f"| | {' | '.join(arms)} |")
+        parts.append("|---|" + "---|" * len(arms))
+        parts += [
+            f"| {family}, {exposure} | {' | '.join(_cell(cells[arm, family, exposure]) for arm in arms)} |"
+            for family, exposure in families
+        ]
         parts.append("")
     return "\n".join(parts)
 

@@ -39,7 +39,7 @@ def test_the_kept_numbers_are_those_of_the_scores(folder):
 
 
 def test_tables_by_hand():
-    """One budget, two arms, two families; a clear difference is bold, and a line is told for each arm."""
+    """One budget, two arms, two families; a clear difference is bold, and a line is told for each family."""
     change = {"value": -0.02, "low": -0.03, "high": -0.01}
     comparison = {
         "budget": "equal rows",
@@ -60,10 +60,10 @@ def test_tables_by_hand():
     }
     text = tables([comparison])
     assert text.splitlines()[2:] == [
-        "| | STS, seen | STS, English |",
+        "| | en-x | multi-way |",
         "|---|---|---|",
-        "| en-x | 50.0 | 70.0 |",
-        "| multi-way | 48.0 (**−2.0 [−3.0, −1.0]**) | 71.0 (+1.0 [−1.0, 3.0]) |",
+        "| STS, seen | 50.0 | 48.0 (**−2.0 [−3.0, −1.0]**) |",
+        "| STS, English | 70.0 | 71.0 (+1.0 [−1.0, 3.0]) |",
     ]
     page = with_block("a\n<!-- studies/results/x -->\nold\n<!-- end of studies/results/x -->\nb", "x", text)
     assert block(page, "x") == text
