@@ -31,7 +31,10 @@ def main() -> None:
     for folder in sorted(path.parent for path in RESULTS.glob("*/scores")):
         with tempfile.TemporaryDirectory() as temporary:
             result = compare(sorted((folder / "scores").iterdir()), Path(temporary) / "report", control=CONTROL)
-        write_json(folder / "tables.json", {"comparisons": result["comparisons"]})
+        kept = [
+            {key: one[key] for key in ("budget", "control", "headline", "english")} for one in result["comparisons"]
+        ]
+        write_json(folder / "tables.json", {"comparisons": kept})
         page = with_block(page, folder.name, tables(result["comparisons"]))
         log.info("%s: tables of %d comparisons", folder.name, len(result["comparisons"]))
     write_text(PAGE, page)

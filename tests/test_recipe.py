@@ -107,6 +107,10 @@ def test_set_changes_nested_keys(tmp_path):
             r"bases.a: no arm trains; add one.*; bases.b: seeds \[1, 1\] repeat a seed",
         ),
         (
+            {"base": None, "bases": {"report-a": {"base": "x"}}},
+            "a base is called 'report-a', as a folder of the run is",
+        ),
+        (
             {"arms": [{"name": "a", "equal": ["pairs"]}]},
             "arm 'a' is equal in pairs, and the recipe only in rows",
         ),

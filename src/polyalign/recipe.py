@@ -214,7 +214,8 @@ class Recipe(Settings):
     def _one_base_or_several(self) -> Self:
         if (self.base is None) == (not self.bases):
             raise ValueError("a recipe has a base or several bases; give one of the two")
-        problems = []
+        taken = [name for name in self.bases if name == "corpus" or name.startswith("report")]
+        problems = [f"a base is called {name!r}, as a folder of the run is; choose another name" for name in taken]
         for name in self.bases:
             try:
                 self.with_base(name)

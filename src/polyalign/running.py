@@ -47,11 +47,11 @@ def run(recipe: Recipe | str | Path, out: str | Path, *, only: Sequence[str] = (
     """
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
     out = Path(out)
-    _claim(out, recipe)
     if unknown := set(only) - set(recipe.bases):
         raise UserError(
             f"no base {', '.join(sorted(unknown))} in the recipe; it has {', '.join(recipe.bases) or 'one'}"
         )
+    _claim(out, recipe)
     corpus = _corpus(recipe, out / "corpus")
     scores, trials = [], []
     names: list[str | None] = [*(only or recipe.bases)] or [None]
@@ -119,8 +119,12 @@ class _Runner:
         """Train and evaluate one encoder, unless its scores are there; return their folder."""
         recipe, name = self.recipe, f"{cell.name}-seed{seed}"
         encoder, scores = self.out / "encoders" / name, self.out / "scores" / name
-        expected = {"objective": objective.model_dump(mode="json"), "training": settings.model_dump(mode="json")}
-        if not encoder.exists() and self._is_scored(scores, expected | {"seed": seed}):
+        expected: dict[str, Any] = {
+            "objective": objective.model_dump(mode="json"),
+            "training": settings.model_dump(mode="json"),
+        }
+        expected |= {"seed": seed, "teacher": _last_name(cell.arm.teacher)}
+        if not encoder.exists() and self._is_scored(scores, expected):
             log.info("%s is complete and left alone", scores)
             return scores
         train(
@@ -154,8 +158,11 @@ class _Runner:
             "tasks": [task for task in manifest["tasks"] if task != OWN_ROWS],
             "languages": manifest["languages"],
             "split": manifest["split"],
+            "base": _last_name(record.get("base")),
+            "teacher": _last_name(record.get("teacher")),
         }
         expected = expected | {
+            "base": _last_name(self.recipe.base),
             "corpus": self.corpus.fingerprint,
             "tasks": list(wanted.tasks),
             "languages": wanted.languages_for(self.corpus.languages),
@@ -205,6 +212,11 @@ class _Runner:
             trust_remote_code=self.recipe.trust_remote_code,
             **identity,
         )
+
+
+def _last_name(model: str | None) -> str | None:
+    """Return what stays of a folder's path, or of a Hub id, where it lies on another machine."""
+    return model and Path(model).name
 
 
 def _claim(out: Path, recipe: Recipe) -> None:
