@@ -1,12 +1,13 @@
 """How time and memory grow: with the batch, the number of languages, the size of the corpus, the number of processes.
 
 - `batch`: time a text against rows a step. Above what memory holds, gradients are cached, for a second forward pass.
-- `languages`: time a text and anchor-positive terms a second against the number of languages, 64 rows a step.
+- `languages`: time a text and anchor-positive terms a second against the number of languages, 64 rows a
+  step, 16 with --quick.
 - `corpus`: seconds from the start of Python to the first step of `polyalign.train`, and the memory held then, against
   the number of rows, with the corpus a folder and the tokens in the cache. Each is a process of its own.
 - `processes`: texts a second of one process with all threads, and of two under torchrun with half of them each.
 
-    python benchmarks/scaling.py                  # all parts: hours on two cores, most of it batches of 8,192 rows
+    python benchmarks/scaling.py                  # all parts: about 40 minutes on two cores
     python benchmarks/scaling.py --part corpus    # one of them
     python benchmarks/scaling.py --quick          # smaller sizes and an encoder of two layers; under two minutes
 
@@ -71,13 +72,13 @@ def main() -> None:
 
 def by_batch(options: argparse.Namespace) -> dict[str, Any]:
     """Time a text against rows a step."""
-    sizes = (64, 256) if options.quick else (64, 256, 1024, 4096, 8192)
+    sizes = (16, 128) if options.quick else (64, 256, 1024, 4096, 8192)
     corpus = common.make_corpus(sizes[-1])
     lines = []
     for rows in sizes:
         trainer = common.our_trainer(SentenceTransformer(options.base), corpus, options.folder, batch=rows)
         # A large step warms up by itself.
-        work = common.measured(trainer, seconds=options.seconds, warm_up=2 if rows <= 256 else 0)
+        work = common.measured(trainer, seconds=options.seconds, warm_up=1 if rows <= 256 else 0)
         lines.append((f"{rows:,}", *_cells(work), "yes" if trainer.loss.cache_gradients else "no"))
     common.table(("rows a step", "ms a text", "texts/s", "padding", "cached gradients"), lines)
     return {}
@@ -88,8 +89,8 @@ def by_languages(options: argparse.Namespace) -> dict[str, Any]:
     lines = []
     for languages in (2, 16) if options.quick else (2, 4, 7, 11, 16):
         corpus = common.make_corpus(1000, languages)
-        trainer = common.our_trainer(SentenceTransformer(options.base), corpus, options.folder, batch=64)
-        work = common.measured(trainer, seconds=options.seconds, warm_up=2)
+        trainer = common.our_trainer(SentenceTransformer(options.base), corpus, options.folder, batch=_rows(options))
+        work = common.measured(trainer, seconds=options.seconds, warm_up=1)
         terms = work.texts_per_sec * (languages - 1)
         lines.append((languages, *_cells(work), f"{terms:,.0f}"))
     common.table(("languages", "ms a text", "texts/s", "padding", "terms/s"), lines)
@@ -99,7 +100,7 @@ def by_languages(options: argparse.Namespace) -> dict[str, Any]:
 def by_corpus(options: argparse.Namespace) -> dict[str, Any]:
     """Start-up and memory against the number of rows."""
     lines, found = [], {}
-    for rows in (10_000,) if options.quick else (10_000, 100_000, 1_000_000):
+    for rows in (2_000,) if options.quick else (10_000, 100_000, 1_000_000):
         common.make_corpus(rows).write(options.folder / f"corpus-{rows}")
         environment = os.environ | {"POLYALIGN_CACHE": str(options.folder / "cache")}
         command = [sys.executable, __file__, "--stage", "start", "--base", options.base, "--rows", str(rows)]
@@ -159,9 +160,8 @@ def process(options: argparse.Namespace) -> None:
     join()
     corpus = common.make_corpus(1000)
     folder = options.folder / f"rank-{rank()}"
-    trainer = common.our_trainer(SentenceTransformer(options.base), corpus, folder, batch=64)
-    steps = 5 if options.quick else 10
-    work = common.measured(trainer, seconds=float("inf"), warm_up=2, steps=steps)
+    trainer = common.our_trainer(SentenceTransformer(options.base), corpus, folder, batch=_rows(options))
+    work = common.measured(trainer, seconds=float("inf"), warm_up=1, steps=5 if options.quick else 10)
     (texts,) = add_up(common.torch.tensor(work.texts))
     if rank() == 0:
         found = {"texts_per_sec": int(texts) / work.seconds, "threads": common.torch.get_num_threads()}
@@ -169,6 +169,10 @@ def process(options: argparse.Namespace) -> None:
 
 
 STAGES: dict[str, Callable[[argparse.Namespace], None]] = {"start": start, "process": process}
+
+
+def _rows(options: argparse.Namespace) -> int:
+    return 16 if options.quick else 64
 
 
 def _cells(work: Work) -> tuple[str, str, str]:
