@@ -97,6 +97,20 @@ def test_a_recipe_may_grow_and_scores_alone_count_as_done(whole, files, tmp_path
         run(other, out)
 
 
+def test_records_older_than_a_setting_count_as_of_its_default(whole, files, tmp_path):
+    out = tmp_path / "older"
+    shutil.copytree(whole[0] / "scores", out / "scores")
+    recipe = json.loads((whole[0] / "recipe.json").read_text())
+    del recipe["training"]["lora"], recipe["trust_remote_code"]
+    (out / "recipe.json").write_text(json.dumps(recipe))
+    for path in (out / "scores").glob("*/manifest.json"):
+        manifest = json.loads(path.read_text())
+        del manifest["encoder"]["training"]["lora"], manifest["encoder"]["objective"]["margin"]
+        path.write_text(json.dumps(manifest))
+    run(recipe_of(files), out)
+    assert not (out / "encoders").exists()
+
+
 def test_equal_pairs_and_all_translations(files):
     """70 rows of 6 terms, 10 steps, 840 terms: en-x has 2 a row, so 420 rows in 30 steps of 14. In turn: twice 140."""
     corpus = Corpus.open(files / "rows.jsonl").select(["en", "de", "fr"])
@@ -147,6 +161,15 @@ def test_two_bases_each_arm_tuned(files, tmp_path):
     assert [one["budget"] for one in narrow["comparisons"]] == ["narrow, equal rows"]
     with pytest.raises(UserError, match="no base tiny in the recipe; it has wide, narrow"):
         run(recipe, out, only=["tiny"])
+    trial = out / "wide/tuning/multi-way" / trials[0]
+    recorded = json.loads(trial.read_text())
+    del recorded["request"]["training"]["lora"]
+    trial.write_text(json.dumps(recorded))
+    assert run(recipe, out) == result
+    recorded["request"]["training"]["batch_rows"] = 8
+    trial.write_text(json.dumps(recorded))
+    with pytest.raises(UserError, match="is a trial under another training; delete it, or choose another --out"):
+        run(recipe, out)
 
 
 def test_another_recipe_is_refused_in_the_same_folder(whole, files, tmp_path):

@@ -154,6 +154,8 @@ class _Runner:
             return False
         record, wanted = manifest["encoder"] or {}, self.recipe.evaluation
         found = {key: record.get(key) for key in expected} | {
+            "objective": Objective.completed(record.get("objective") or {}, f"{scores}, objective"),
+            "training": TrainingSettings.completed(record.get("training") or {}, f"{scores}, training"),
             "corpus": (record.get("corpus") or {}).get("fingerprint"),
             "tasks": [task for task in manifest["tasks"] if task != OWN_ROWS],
             "languages": manifest["languages"],
@@ -227,7 +229,9 @@ def _claim(out: Path, recipe: Recipe) -> None:
     """
     values = recipe.model_dump(mode="json")
     before = read_manifest(out, "recipe.json")
-    if before is None and out.is_dir() and any(out.iterdir()):
+    if before is not None:
+        before = Recipe.completed(before, str(out / "recipe.json"))
+    elif out.is_dir() and any(out.iterdir()):
         raise UserError(f"{out} is not empty and holds no run; choose another --out")
     changed = [key for key in values if before is not None and not _grown(key, before.get(key), values[key])]
     if changed:

@@ -33,6 +33,15 @@ class Settings(BaseModel):
             raise UserError(f"{where}: {problems}") from error
 
     @classmethod
+    def completed(cls, values: Any, where: str) -> dict[str, Any]:
+        """Return recorded values for comparison: settings newer than the record have their defaults, JSON types.
+
+        Raises:
+            UserError: when this version does not know the recorded settings.
+        """
+        return cls.checked(values, where).model_dump(mode="json")
+
+    @classmethod
     def _problem(cls, detail: Any) -> str:
         key = ".".join(str(part) for part in detail["loc"]) or "settings"
         if detail["type"] == "extra_forbidden":

@@ -49,7 +49,13 @@ def tune(recipe: Recipe, corpus: Corpus, arm: Arm, texts: int, out: Path) -> lis
         objective, settings = tuned(arm, trial, recipe.settings_of(arm))
         settings = settings.model_copy(update={"epochs": None, "steps": None, "texts": texts})
         seed = recipe.tuning.seed
-        request = fingerprint([objective.model_dump(), settings.model_dump(), seed, corpus.fingerprint, arm.teacher])
+        request: dict[str, Any] = {
+            "objective": objective.model_dump(mode="json"),
+            "training": settings.model_dump(mode="json"),
+            "seed": seed,
+            "corpus": corpus.fingerprint,
+            "teacher": arm.teacher,
+        }
         done = read_manifest(out, f"{name}.json")
         if done is None:
             log.info("trial of %s: %s", arm.name, ", ".join(f"{key} {value:g}" for key, value in trial.items()))
@@ -61,12 +67,22 @@ def tune(recipe: Recipe, corpus: Corpus, arm: Arm, texts: int, out: Path) -> lis
             done = {"arm": arm.name, **trial, "dev_accuracy": record["best"]["dev_accuracy"], **cost}
             write_json(out / f"{name}.json", done | {"request": request})
             shutil.rmtree(out / name)
-        elif done["request"] != request:
-            raise UserError(f"{out / name}.json is a trial under other settings; delete it, or choose another --out")
+        elif differing := _differing(done["request"], request, f"{out / name}.json"):
+            what = " and ".join(differing)
+            raise UserError(f"{out / name}.json is a trial under another {what}; delete it, or choose another --out")
         results.append({key: value for key, value in done.items() if key != "request"})
     best = max(results, key=lambda one: one["dev_accuracy"])
     _warn_of_edges(results, best)
     return [one | {"chosen": one is best} for one in results]
+
+
+def _differing(recorded: dict[str, Any], request: dict[str, Any], where: str) -> list[str]:
+    """Return what of a trial's request is not what was recorded."""
+    recorded = recorded | {
+        "objective": Objective.completed(recorded["objective"], f"{where}, objective"),
+        "training": TrainingSettings.completed(recorded["training"], f"{where}, training"),
+    }
+    return [key for key in request if fingerprint(recorded[key]) != fingerprint(request[key])]
 
 
 def _warn_of_edges(results: list[dict[str, Any]], best: dict[str, Any]) -> None:

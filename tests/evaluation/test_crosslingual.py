@@ -215,6 +215,23 @@ def test_the_pool_holds_all_languages_and_english(run, noisy, mteb_data):
     assert predictions["similarity"].is_between(-1, 1 + 1e-6).all()
 
 
+def test_examples_of_the_pool_are_what_its_predictions_say(run, noisy, mteb_data, tmp_path):
+    _, predictions = run(noisy, "SIB200Pool")
+    examples = pl.read_parquet(tmp_path / "scores" / "examples.parquet")
+    assert examples["language"].to_list() == ["de"] * 3 + ["fr"] * 3
+    text_of = {(str(row), tag): text for tag in CONFIGS for row, text in sib(mteb_data, tag)["index_id", "text"].rows()}
+    order = [str(row) for row in sib(mteb_data, "de")["index_id"]]
+    for one in examples.iter_rows(named=True):
+        asked = predictions.filter(subset=CONFIGS[one["language"]])[order.index(one["row"])]
+        row, found = asked["predicted"].item().split("@")
+        assert CONFIGS[one["found_language"]] == found
+        assert one["found_text"] == text_of[row, one["found_language"]]
+        assert one["text"] == text_of[one["row"], one["language"]]
+        assert one["hit"] == (row == one["row"])
+        assert one["similarity"] == pytest.approx(asked["similarity"].item())
+    assert 0 < examples["hit"].sum() < 6
+
+
 def test_other_pools_are_other_gold(run, noisy):
     """So `compare` does not take accuracies among different pools for comparable ones."""
     gold = [

@@ -7,6 +7,7 @@ import pytest
 
 from polyalign.reporting.comparison import compare_arms
 from polyalign.reporting.matrix import matrices
+from polyalign.reporting.neighbours import neighbours_table
 from polyalign.reporting.overview import Results, overview_table, tiles, watch_table
 from polyalign.reporting.pool import biases, pool_table
 from polyalign.reporting.provenance import commands, settings_table
@@ -174,6 +175,30 @@ def test_without_a_mixed_pool_there_is_no_panel(scores, hits):
     (comparison,) = compared(*(scores(arm, 0, [hits("de", HALF)]) for arm in ("en-x", "multi-way")))
     assert biases(comparison) == ()
     assert pool_table(comparison, ()) is None
+
+
+def example(language, found, text, *, hit):
+    asked = {"task": "Pool", "row": "7", "language": language, "text": f"The sea ({language})"}
+    return asked | {"found_language": found, "found_text": text, "similarity": 0.5, "hit": hit}
+
+
+def test_nearest_neighbours_by_hand(scores, pool):
+    folders = [scores(arm, seed, [pool("de", 10, 0.3)]) for arm, seed in (("en-x", 0), ("mw", 1), ("mw", 0))]
+    wrong, right = example("de", "fr", "Une ville", hit=False), example("de", "en", "The sea", hit=True)
+    english = example("en", "de", "Das Meer", hit=True)
+    for folder, rows in zip(folders, ([wrong], [wrong], [right, english]), strict=True):
+        pl.DataFrame(rows).write_parquet(folder / "examples.parquet")
+    table = neighbours_table(compared(*folders)[0])
+    assert [column.name for column in table.columns] == ["Asked in", "en-x (control)", "mw"]
+    assert texts(table) == {
+        "The sea (en)": [["German (de)", "fr: Une ville", "en: The sea"], ["English (en)", "–", "de: Das Meer"]]
+    }
+    assert [cell.tone for cell in table.groups[0][1][0]] == ["", "worse", "better"]
+
+
+def test_without_examples_there_are_no_neighbours(scores, pool):
+    (comparison,) = compared(*(scores(arm, 0, [pool("de", 10, 0.3)]) for arm in ("en-x", "mw")))
+    assert neighbours_table(comparison) is None
 
 
 def test_published_scores_are_means_over_exactly_the_same_subsets(scores, bitext):

@@ -7,6 +7,7 @@ import sys
 from html.parser import HTMLParser
 from itertools import pairwise
 
+import polars as pl
 import pytest
 
 from polyalign.errors import UserError
@@ -75,6 +76,11 @@ def hostile(study, hits, bitext, pool, tmp_path_factory):
         pool(HOSTILE_TAG, 10, 0.1, task=HOSTILE_TAG),
     ]
     folders = study(arm=HOSTILE, seeds=(0, 1), budgets=["<b>rows</b>"], more=more)
+    example = {"task": "Pool", "row": "1", "language": "de", "text": HOSTILE, "found_language": HOSTILE_TAG}
+    for folder in folders:
+        pl.DataFrame([example | {"found_text": ENDLESS, "similarity": 0.5, "hit": False}]).write_parquet(
+            folder / "examples.parquet"
+        )
     return out, compare(folders, out, resamples=100)
 
 
@@ -257,7 +263,7 @@ def test_markdown_and_html_hold_the_same_tables(hostile):
     out, _ = hostile
     page = Page((out / "report.html").read_text())
     of_markdown = markdown_tables((out / "report.md").read_text())
-    assert len(page.tables) == len(of_markdown) == 12
+    assert len(page.tables) == len(of_markdown) == 13
     for in_page, in_markdown in zip(page.tables, of_markdown, strict=True):
         flat, heading = [in_page[0]], None
         for row in in_page[1:]:

@@ -1,5 +1,7 @@
 """How much fits: bytes counted at the tensors that autograd keeps, and the batch and the caching that follow."""
 
+import gc
+
 import pytest
 import torch
 
@@ -26,6 +28,18 @@ class Layers(torch.nn.Module):
 def test_what_autograd_keeps_by_hand():
     features = {"input_ids": torch.randn(10, 8)}
     assert activation_bytes(Layers(), features, bf16=False) == 4 * (10 * 8 + 10 * 16)
+
+
+def test_no_graph_outlives_the_count():
+    """A ReLU's own output is among what is kept; a graph that held it would never be freed."""
+
+    def of_graphs():
+        gc.collect()
+        return sum(isinstance(one, torch.Tensor) and one.grad_fn is not None for one in gc.get_objects())
+
+    before = of_graphs()
+    activation_bytes(Layers(), {"input_ids": torch.randn(10, 8)}, bf16=False)
+    assert of_graphs() == before
 
 
 def test_twice_the_texts_keep_twice_as_much_and_nothing_is_left_behind(tiny_xlmr):

@@ -7,7 +7,7 @@ and classification across two, and retrieval from a pool of many.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import combinations, permutations
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,9 @@ _SIB = dict(
 )
 
 
+_EXAMPLES = 3
+
+
 def _metadata(official: type[AbsTask], name: str, description: str, splits: Sequence[str], **rest: str) -> TaskMetadata:
     own = {"name": name, "description": description, "eval_splits": list(splits), "superseded_by": None}
     return official.metadata.model_copy(update=own | rest)
@@ -48,9 +51,11 @@ class _Crosslingual(AbsTask):
     Attributes:
         sources: the dataset's name of each language -> MTEB's code, as a list of one.
         default_split: what runs where no split is asked for.
+        examples: after a run, texts with what was found for them, where the task shows some; see `SIB200Pool`.
     """
 
     metadata: TaskMetadata
+    examples: Sequence[dict[str, Any]] = ()
     sources: dict[str, list[str]] = _SIB
     default_split = "all"
 
@@ -122,6 +127,10 @@ class SIB200Pool(_Crosslingual, AbsTaskBitextMining):
     A hit is a nearest neighbour, by cosine, that translates it: so a translation in some language must be nearer than
     whatever its own language has ("strong" alignment; Roy et al. 2020, "LAReQA: Language-agnostic answer retrieval
     from a multilingual pool"). ``same_language`` is how often the nearest is of the query's language.
+
+    Some sentences, the same ones for every encoder, are kept as ``examples`` with what is nearest to them: dicts of
+    ``row`` (the sentence's number), ``language``, ``text``, ``found_language``, ``found_text``, ``similarity``
+    (cosine) and ``hit``.
     """
 
     metadata = _metadata(
@@ -139,6 +148,11 @@ class SIB200Pool(_Crosslingual, AbsTaskBitextMining):
     def combine(english: str, others: Sequence[str], *, everything: bool) -> Sequence[tuple[str, ...]]:
         """Return the languages of the pool."""
         return [(name,) for name in (*others, english)]
+
+    def load_data(self, num_proc: int | None = None, **_: Any) -> None:
+        """Load the data, and forget the examples of an earlier run."""
+        self.examples = []
+        super().load_data(num_proc)
 
     def _load_subsets(self, names: Sequence[str], split: str) -> dict[str, dict[str, Dataset]]:
         # Scores among different pools are not comparable: the pool is a part of the gold, by which `compare` tells.
@@ -162,9 +176,33 @@ class SIB200Pool(_Crosslingual, AbsTaskBitextMining):
         if folder := kwargs["prediction_folder"]:
             self._save_task_predictions(hits, model, folder, hf_split=hf_split, hf_subset=hf_subset)
         right = [names[row].split("@")[0] == own for row, own in zip(found, data_split["row_id"], strict=True)]
+        self.examples = [*self.examples, *self._examples(pool, hf_subset, found, cosines)]
         at_home = (found >= start) & (found < start + len(data_split))
         scores = {"accuracy": float(np.mean(right)), "same_language": float(np.mean(at_home))}
         return scores | {"main_score": scores["accuracy"]}
+
+    def _examples(
+        self, pool: dict[str, Dataset], subset: str, found: np.ndarray, cosines: np.ndarray
+    ) -> Iterator[dict[str, Any]]:
+        """Yield what was found for a few sentences of a subset, evenly spaced through their numbers."""
+        everything = [
+            (codes_table.from_mteb(self.sources[name][0]), row, text)
+            for name, data in pool.items()
+            for row, text in zip(data["row_id"], data["text"], strict=True)
+        ]
+        rows, texts = list(pool[subset]["row_id"]), list(pool[subset]["text"])
+        for row in sorted(rows)[:: -(-len(rows) // _EXAMPLES)]:
+            place = rows.index(row)
+            language, found_row, found_text = everything[found[place]]
+            yield {
+                "row": str(row),
+                "language": codes_table.from_mteb(self.sources[subset][0]),
+                "text": texts[place],
+                "found_language": language,
+                "found_text": found_text,
+                "similarity": float(cosines[place]),
+                "hit": found_row == row,
+            }
 
 
 class SIB200ZeroShot(_Crosslingual, SIB200Classification):

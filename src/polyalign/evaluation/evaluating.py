@@ -41,6 +41,7 @@ METRICS = {
 that are not MTEB's; the rest stays in its JSON."""
 
 _SCORES, _PREDICTIONS, _RESULT = "scores.parquet", "predictions.parquet", "mteb.json"
+_EXAMPLES = "examples.parquet"
 _logger = logging.getLogger(__name__)
 
 
@@ -230,6 +231,8 @@ def _run_task(
         _check(scores, predictions)
         scores.write_parquet(partial / _SCORES)
         predictions.write_parquet(partial / _PREDICTIONS)
+        if examples := getattr(selected.task, "examples", ()):
+            pl.DataFrame([{"task": selected.name, **one} for one in examples]).write_parquet(partial / _EXAMPLES)
         cost = {
             "seconds": round(time.monotonic() - started, 3),
             "texts_encoded": cache.texts_encoded - encoded,
@@ -316,6 +319,8 @@ def _publish(out: Path, manifest: dict[str, Any], folders: Sequence[Path]) -> pl
     with new_folder(out) as partial:
         scores.write_parquet(partial / _SCORES)
         pl.concat(pl.read_parquet(folder / _PREDICTIONS) for folder in folders).write_parquet(partial / _PREDICTIONS)
+        if examples := [folder / _EXAMPLES for folder in folders if (folder / _EXAMPLES).is_file()]:
+            pl.concat(map(pl.read_parquet, examples)).write_parquet(partial / _EXAMPLES)
         (partial / "mteb").mkdir()
         for folder in folders:
             shutil.copyfile(folder / _RESULT, partial / "mteb" / f"{folder.name}.json")

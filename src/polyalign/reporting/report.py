@@ -20,6 +20,7 @@ from polyalign.reporting import overview, provenance, tables
 from polyalign.reporting.comparison import Comparison, compare_arms
 from polyalign.reporting.figures import Picture, draw, draw_costs
 from polyalign.reporting.matrix import Matrix, matrices
+from polyalign.reporting.neighbours import neighbours_table
 from polyalign.reporting.pool import biases, pool_table
 from polyalign.reporting.published import published_table
 from polyalign.reporting.scores import Scores
@@ -203,6 +204,7 @@ def _section(results: overview.Results, prefix: str) -> tuple[Section, dict[str,
             note="A small mark a subset, a large one the mean. Up is better; far to the right of other arms, language "
             "decides rather than meaning.",
         ),
+        Part("", _given(neighbours_table(comparison))),
         Part("", _given(published_table(comparison))),
         Part(
             "Training",

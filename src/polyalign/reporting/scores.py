@@ -27,6 +27,7 @@ class Scores:
         main: ``(task, subset) -> row`` of scores.parquet, for each task's main metric.
         others: ``(task, subset) -> metric -> value``, for the metrics that are not main.
         predictions: ``(task, subset) -> rows of predictions.parquet``, in the order of the test items.
+        examples: What was nearest to a few texts, as `evaluate` writes it; empty where no task shows any.
         fingerprint: Hash of the folder's tables and manifest.
     """
 
@@ -35,6 +36,7 @@ class Scores:
     main: dict[tuple[str, str], dict[str, Any]]
     others: dict[tuple[str, str], dict[str, float]]
     predictions: dict[tuple[str, str], pl.DataFrame]
+    examples: tuple[dict[str, Any], ...]
     fingerprint: str
 
     @classmethod
@@ -61,6 +63,7 @@ class Scores:
         ):
             others[task, subset][metric] = value
         predictions = pl.read_parquet(path / "predictions.parquet")
+        examples = path / "examples.parquet"
         return cls(
             path=path,
             manifest=manifest,
@@ -72,6 +75,7 @@ class Scores:
                     ["task", "subset"], as_dict=True, maintain_order=True
                 ).items()
             },
+            examples=tuple(pl.read_parquet(examples).iter_rows(named=True)) if examples.is_file() else (),
             fingerprint=fingerprint_files([path / name for name in (MANIFEST, *_FILES)], path),
         )
 

@@ -118,12 +118,14 @@ def activation_bytes(model: SentenceTransformer, features: dict[str, Any], *, bf
     """
     weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
     kept: dict[int, int] = {}
+    held: list[Tensor] = []
 
-    def pack(tensor: Tensor) -> Tensor:
+    def pack(tensor: Tensor) -> None:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in weights:
             kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
+            held.append(tensor.detach())  # until all is counted, or its storage would be given out again
+        # Not the tensor: a graph that holds its own outputs is never freed.
 
     on_device = {
         name: value.to(model.device) if isinstance(value, Tensor) else value for name, value in features.items()
@@ -131,12 +133,10 @@ def activation_bytes(model: SentenceTransformer, features: dict[str, Any], *, bf
     with (
         torch.random.fork_rng(),
         torch.autocast(model.device.type, torch.bfloat16, enabled=bf16),
-        torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
+        torch.autograd.graph.saved_tensors_hooks(pack, lambda _: None),
     ):
-        held = model(on_device)["sentence_embedding"]  # held until counted, or its storages would be given out again
-        total = sum(kept.values())
-        del held
-    return total
+        model(on_device)
+    return sum(kept.values())
 
 
 def memory_for_activations(device: torch.device) -> int:
