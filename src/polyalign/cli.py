@@ -217,6 +217,9 @@ def train(
         str | None, typer.Option("--batch", "--batch-rows", help="Rows a step, or auto: as many as memory holds.")
     ] = None,
     learning_rate: Annotated[float | None, typer.Option(help="The peak learning rate.")] = None,
+    embedding_learning_rate: Annotated[
+        float | None, typer.Option(help="Of the token embeddings, if it is another.")
+    ] = None,
     temperature: Annotated[float | None, typer.Option(help="Of the objective.")] = None,
     dev_rows: Annotated[int | None, typer.Option(help="Rows held out to choose the best checkpoint.")] = None,
     early_stopping: Annotated[int | None, typer.Option(help="Stop after so many looks without a better one.")] = None,
@@ -225,6 +228,9 @@ def train(
         bool | None, typer.Option(help="One chunk's activations at a time, for a second pass; by default if needed.")
     ] = None,
     lora: Annotated[int | None, typer.Option(help="Train adapters of this rank, merged in the end.")] = None,
+    base_share: Annotated[
+        float | None, typer.Option(help="Share of the base's weights in what is saved, 0 to below 1.")
+    ] = None,
     lsar: Annotated[int | None, typer.Option(help="Directions of language identity to project out in the end.")] = None,
     extend_vocabulary: Annotated[
         bool, typer.Option("--extend-vocabulary", help="New subwords for the base, of the corpus's languages.")
@@ -252,12 +258,14 @@ def train(
         "texts": texts,
         "batch_rows": batch,
         "learning_rate": learning_rate,
+        "embedding_learning_rate": embedding_learning_rate,
         "dev_rows": dev_rows,
         "early_stopping": early_stopping,
         "keep_checkpoints": keep_checkpoints,
         "gradient_cache": gradient_cache,
         "lora": None if lora is None else {"rank": lora},
         "extension": {} if extend_vocabulary else None,
+        "base_share": base_share,
         "lsar": lsar,
         "bf16": bf16,
         "prompt": prompt,

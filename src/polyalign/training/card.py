@@ -45,6 +45,8 @@ def model_card(record: dict[str, Any], scores: Sequence[tuple[str, str, float]] 
     ]
     if "objective" in record:
         lines += _training(record)
+    if share := record.get("base_share"):
+        lines.append(f"| Weights | {share:.0%} of the base, {1 - share:.0%} as trained |")
     if lsar := record.get("lsar"):
         lines.append(
             f"| Language bias | LSAR: {lsar['rank']} directions projected out, with {lsar['explained']:.1%} of what "

@@ -43,6 +43,8 @@ log = logging.getLogger(__name__)
 
 MIN_PIVOT_COUNT = 5
 """English subwords rarer than this in the corpus have no reliable place in the shared space, and lend no embedding."""
+_METHOD = 2
+"""Of what is made here; raised whenever the same settings come to other subwords or embeddings than before."""
 _BLOCK = 4096
 
 
@@ -70,7 +72,7 @@ def extend_vocabulary(
     if "en" not in corpus.languages:
         spoken = ", ".join(corpus.languages)
         raise UserError(f"new subwords borrow their embeddings from English, and the corpus has {spoken}")
-    name = fingerprint([encoder_fingerprint(model), corpus.fingerprint, settings.model_dump(), seed])
+    name = fingerprint([_METHOD, encoder_fingerprint(model), corpus.fingerprint, settings.model_dump(), seed])
     folder = (user_cache("extensions") if cache is None else cache) / name
     make = partial(_make, model, backend, corpus, settings, seed)
     about, arrays = made_once(folder, make, {"embeddings": np.float32})

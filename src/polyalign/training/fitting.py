@@ -120,12 +120,12 @@ def activation_bytes(model: SentenceTransformer, features: dict[str, Any], *, bf
     kept: dict[int, int] = {}
     held: list[Tensor] = []
 
-    def pack(tensor: Tensor) -> None:
+    def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in weights:
             kept[storage.data_ptr()] = storage.nbytes()
             held.append(tensor.detach())  # until all is counted, or its storage would be given out again
-        # Not the tensor: a graph that holds its own outputs is never freed.
+        return torch.empty(0)  # not the tensor: a graph that holds its own outputs is never freed
 
     on_device = {
         name: value.to(model.device) if isinstance(value, Tensor) else value for name, value in features.items()
@@ -133,7 +133,7 @@ def activation_bytes(model: SentenceTransformer, features: dict[str, Any], *, bf
     with (
         torch.random.fork_rng(),
         torch.autocast(model.device.type, torch.bfloat16, enabled=bf16),
-        torch.autograd.graph.saved_tensors_hooks(pack, lambda _: None),
+        torch.autograd.graph.saved_tensors_hooks(pack, lambda nothing: nothing),
     ):
         model(on_device)
     return sum(kept.values())

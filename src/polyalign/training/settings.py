@@ -69,6 +69,8 @@ class TrainingSettings(Settings):
         batch_rows: rows a step, of all processes together; ``auto`` for the largest power of two whose activations fit
             into half of the device's memory.
         learning_rate: the peak; None for 0.02 with a ``static`` base and 5e-5 with any other.
+        embedding_learning_rate: of the token embeddings; None for ``learning_rate``. Most of them are in few batches,
+            so that they learn little at the rate that suits the layers.
         warmup: share of the steps, 0 to 1, in which the learning rate rises to its peak.
         schedule: of the learning rate after that.
         weight_decay: of AdamW.
@@ -90,6 +92,8 @@ class TrainingSettings(Settings):
         static: the shape of a ``static`` base.
         extension: new subwords for the base's vocabulary; None for none.
         lora: train adapters instead of the whole encoder; None for the whole.
+        base_share: share of the base's weights in the mean with the trained ones that is saved, 0 to below 1; new
+            subwords stay as trained. See `polyalign.training.averaging`.
         lsar: directions of language identity to project out of the trained encoder's embeddings, at most the number of
             languages less one; see `polyalign.training.language_bias`. None for none.
     """
@@ -99,6 +103,7 @@ class TrainingSettings(Settings):
     texts: int | None = Field(None, ge=1)
     batch_rows: Annotated[int, Field(ge=2)] | Literal["auto"] = 32
     learning_rate: float | None = Field(None, gt=0)
+    embedding_learning_rate: float | None = Field(None, gt=0)
     warmup: float = Field(0.1, ge=0, le=1)
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     weight_decay: float = Field(0.0, ge=0)
@@ -116,6 +121,7 @@ class TrainingSettings(Settings):
     static: StaticSettings = StaticSettings()
     extension: ExtensionSettings | None = None
     lora: LoraSettings | None = None
+    base_share: float = Field(0.0, ge=0, lt=1)
     lsar: int | None = Field(None, ge=1)
 
     @model_validator(mode="after")

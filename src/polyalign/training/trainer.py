@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ from polyalign.storage import (
     write_json,
 )
 from polyalign.training.adapting import adapt, restore
+from polyalign.training.averaging import average, weights_of
 from polyalign.training.bases import STATIC, is_static, load_base
 from polyalign.training.callbacks import Checkpoints, Progress, last_checkpoint
 from polyalign.training.distributed import from_first, join, rank, wait_for_all, world_size
@@ -34,6 +36,7 @@ from polyalign.training.publishing import publish
 from polyalign.training.settings import TrainingSettings
 from polyalign.training.teacher import teacher_vectors
 from polyalign.training.tokens import Tokens, tokens_of
+from polyalign.training.vocabulary import token_embeddings
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer
@@ -102,6 +105,8 @@ def train(
     frozen = _teacher(objective, base, teacher, trust_remote_code=trust_remote_code)
     of_base = _with_dimensions(settings, objective, frozen)
     model = load_base(base, train_rows, of_base, seed=seed, trust_remote_code=trust_remote_code)
+    if settings.base_share and is_static(model) and base == STATIC:
+        raise UserError("a static base knows nothing that its weights could keep; leave base_share out")
     if settings.lsar is not None:  # not only when hours of training are over
         spoken = sum(count > 0 for count in train_rows.counts().values())
         check_rank(settings.lsar, languages=spoken, dimensions=model.get_embedding_dimension() or 0)
@@ -118,6 +123,7 @@ def train(
     }
     work = _work_folder(out, request, force=force)
     loss = _loss(model, objective, train_rows, frozen or model)
+    untrained = weights_of(model) if settings.base_share else {}
     # The teacher has seen the base as it was.
     extension = extend_vocabulary(model, train_rows, settings.extension, seed=seed) if settings.extension else None
     tokens = tokens_of(train_rows, model)
@@ -131,6 +137,8 @@ def train(
     trainer, seconds = _fit(loss, tokens, dev_rows, plan, fit, settings, seed, work)
     steps = trainer.state.global_step  # fewer than planned where it stopped early
     restore(model)
+    if settings.base_share:
+        average(model, untrained, settings.base_share)
     lsar = project_out(model, texts_by_language(train_rows), settings.lsar) if settings.lsar is not None else None
     counts = loss.all_counts()
     real, computed = counts["real"], counts["computed"]
@@ -171,6 +179,7 @@ def train(
         if dev_rows
         else None,
         "history": _history(trainer.state.log_history, plan),
+        "base_share": settings.base_share,
         "lsar": lsar,
         "versions": versions(),
         "fingerprint": encoder_fingerprint(model),
@@ -332,8 +341,20 @@ def _arguments(
         dataloader_drop_last=world_size() > 1,  # no batch is dropped; this keeps the arguments from warning
         dataloader_num_workers=2 if model.device.type == "cuda" else 0,
         dataloader_pin_memory=model.device.type == "cuda",
+        learning_rate_mapping=_rates(model, settings),
         **chosen_by_dev,
     )
+
+
+def _rates(model: SentenceTransformer, settings: TrainingSettings) -> dict[str, float]:
+    """Return the learning rates that differ, by a pattern of parameter names."""
+    if settings.embedding_learning_rate is None:
+        return {}
+    weight = getattr(token_embeddings(model), "weight", None)
+    names = [name for name, one in model.named_parameters() if one.requires_grad and one is weight]
+    if not names:
+        raise UserError("no token embeddings are trained here; leave embedding_learning_rate out")
+    return {f"{re.escape(name)}$": settings.embedding_learning_rate for name in names}
 
 
 def _history(log_history: list[dict[str, Any]], plan: Plan) -> list[dict[str, Any]]:

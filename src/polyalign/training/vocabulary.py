@@ -107,16 +107,23 @@ def expand_embeddings(model: SentenceTransformer) -> None:
             _replace(model, module, module.expanded())
 
 
-def _input_embedding(model: SentenceTransformer) -> nn.Embedding | nn.EmbeddingBag | None:
-    """Return the embedding of token ids if its rows are independent of each other in value and gradient."""
+def token_embeddings(model: SentenceTransformer) -> nn.Module | None:
+    """Return the embedding of token ids, whole or compact; None where the encoder has none that is known here."""
     from sentence_transformers.sentence_transformer.modules import StaticEmbedding, Transformer
 
     if isinstance(model[0], Transformer):
-        table = model[0].model.get_input_embeddings()
-        plain = type(table) is nn.Embedding
-    elif isinstance(model[0], StaticEmbedding):
-        table = model[0].embedding
+        table: nn.Module = model[0].model.get_input_embeddings()
+        return table
+    return model[0].embedding if isinstance(model[0], StaticEmbedding) else None
+
+
+def _input_embedding(model: SentenceTransformer) -> nn.Embedding | nn.EmbeddingBag | None:
+    """Return the embedding of token ids if its rows are independent of each other in value and gradient."""
+    table = token_embeddings(model)
+    if isinstance(table, nn.EmbeddingBag):
         plain = table.mode == "mean" and table.padding_idx is None
+    elif type(table) is nn.Embedding:
+        plain = True
     else:
         return None
     plain = plain and table.max_norm is None and not table.scale_grad_by_freq and not table.sparse
