@@ -234,7 +234,7 @@ def test_packaged_recipes_run_on_their_architecture(name, architecture, files, t
     ]
     recipe = load_recipe(name, [*changes, *(["training.prompt='query: '"] if name == "me5" else [])])
     result = run(recipe, tmp_path / "run")
-    arms = {"base", "multi-way", "en-x", *(["english-anchor"] if name == "minilm" else [])}
+    arms = {"base", "multi-way", "en-x", *(["english-anchor", "distill-contrast"] if name == "minilm" else [])}
     assert [set(one["arms"]) for one in result["comparisons"]] == [arms, arms]
     assert {one["control"] for one in result["comparisons"]} == {"en-x"}
     config = json.loads((tmp_path / "run/encoders/multi-way-seed0/config_sentence_transformers.json").read_text())

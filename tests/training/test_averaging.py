@@ -52,6 +52,20 @@ def test_token_embeddings_have_a_rate_of_their_own(compact, tiny_bert, gappy_fil
     assert max(value for name, value in step.items() if name not in tables) == pytest.approx(0.001, rel=0.01)
 
 
+def test_with_new_subwords_token_embeddings_learn_ten_times_as_fast(tiny_bert, sample_rows, tmp_path, monkeypatch):
+    monkeypatch.setenv("POLYALIGN_CACHE", str(tmp_path / "cache"))
+    settings = QUICK | {"steps": 1, "warmup": 0, "dev_rows": 0, "schedule": "constant"}
+    chosen = TrainingSettings(**settings, extension={"epochs": 1, "dimensions": 16})
+    sample_rows.head(100).write_ndjson(tmp_path / "rows.jsonl")
+    train(tmp_path / "rows.jsonl", tmp_path / "out", base=tiny_bert, settings=chosen)
+    before, after = weights(tiny_bert), weights(tmp_path / "out")
+    step = {name: (after[name][: len(before[name])] - before[name]).abs().max().item() for name in before}
+    tables = [name for name in step if "word_embeddings" in name]
+    assert len(after[tables[0]]) > len(before[tables[0]])
+    assert [step[name] for name in tables] == pytest.approx([0.01], rel=0.01)
+    assert max(value for name, value in step.items() if name not in tables) == pytest.approx(0.001, rel=0.01)
+
+
 def test_mistakes_of_the_user(tiny_bert, gappy_file, tmp_path):
     with pytest.raises(UserError, match="knows nothing that its weights could keep; leave base_share out"):
         train(gappy_file, tmp_path / "out", settings=TrainingSettings(**QUICK, base_share=0.5))

@@ -212,7 +212,9 @@ def _static_space(
         base, out = Path(temporary) / "base", Path(temporary) / "static"
         SentenceTransformer(modules=[module], device="cpu").save(str(base), create_model_card=False)
         batch = min(settings.batch_rows, len(corpus) // 2)
-        training = TrainingSettings(epochs=settings.epochs, batch_rows=max(2, batch))
+        # Of fewer rows a tenth would be too few to choose a checkpoint by.
+        dev_rows = None if len(corpus) >= 100 else 0
+        training = TrainingSettings(epochs=settings.epochs, batch_rows=max(2, batch), dev_rows=dev_rows)
         record = train(corpus, out, base=str(base), settings=training, seed=seed)
         trained = SentenceTransformer(str(out), device="cpu")
     vectors: Tensor = trained[0].embedding.weight.detach()

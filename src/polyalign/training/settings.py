@@ -69,8 +69,8 @@ class TrainingSettings(Settings):
         batch_rows: rows a step, of all processes together; ``auto`` for the largest power of two whose activations fit
             into half of the device's memory.
         learning_rate: the peak; None for 0.02 with a ``static`` base and 5e-5 with any other.
-        embedding_learning_rate: of the token embeddings; None for ``learning_rate``. Most of them are in few batches,
-            so that they learn little at the rate that suits the layers.
+        embedding_learning_rate: of the token embeddings; None for ``learning_rate``, with an ``extension`` ten times
+            that: each new subword is in few batches, and learns little at the rate that suits the layers.
         warmup: share of the steps, 0 to 1, in which the learning rate rises to its peak.
         schedule: of the learning rate after that.
         weight_decay: of AdamW.

@@ -324,7 +324,7 @@ def _arguments(
         output_dir=str(work),
         per_device_train_batch_size=max(1, int(plan.rows.max()) // world_size()),
         max_steps=plan.steps,
-        learning_rate=settings.learning_rate or (0.02 if is_static(model) else 5e-5),
+        learning_rate=_learning_rate(model, settings),
         warmup_steps=round(settings.warmup * plan.steps),
         lr_scheduler_type="constant_with_warmup" if settings.schedule == "constant" else settings.schedule,
         weight_decay=settings.weight_decay,
@@ -348,13 +348,22 @@ def _arguments(
 
 def _rates(model: SentenceTransformer, settings: TrainingSettings) -> dict[str, float]:
     """Return the learning rates that differ, by a pattern of parameter names."""
-    if settings.embedding_learning_rate is None:
+    rate = settings.embedding_learning_rate
+    if rate is None and settings.extension:
+        rate = 10 * _learning_rate(model, settings)
+    if rate is None:
         return {}
     weight = getattr(token_embeddings(model), "weight", None)
     names = [name for name, one in model.named_parameters() if one.requires_grad and one is weight]
+    if not names and settings.embedding_learning_rate is None:
+        return {}
     if not names:
         raise UserError("no token embeddings are trained here; leave embedding_learning_rate out")
-    return {f"{re.escape(name)}$": settings.embedding_learning_rate for name in names}
+    return {f"{re.escape(name)}$": rate for name in names}
+
+
+def _learning_rate(model: SentenceTransformer, settings: TrainingSettings) -> float:
+    return settings.learning_rate or (0.02 if is_static(model) else 5e-5)
 
 
 def _history(log_history: list[dict[str, Any]], plan: Plan) -> list[dict[str, Any]]:
