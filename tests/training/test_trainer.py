@@ -288,7 +288,7 @@ def test_a_static_student_has_its_teacher_s_dimensions(sample_file, tiny_bert, t
     assert taught.get_embedding_dimension() == teacher.get_embedding_dimension() == 32
     english = pl.read_parquet(sample_file)["en"].to_list()
     distance = np.square(taught.encode(english) - teacher.encode(english)).sum(1).mean()
-    assert distance < 0.5 * np.square(teacher.encode(english)).sum(1).mean()
+    assert distance < 0.8 * np.square(teacher.encode(english)).sum(1).mean(), "an untrained one is at 1"
     softly = Objective(keep="soft-labels", keep_weight=1.0)
     train(sample_file, tmp_path / "soft", objective=softly, teacher=tiny_bert, settings=settings)
     assert SentenceTransformer(str(tmp_path / "soft"), device="cpu").get_embedding_dimension() == 256
