@@ -9,6 +9,8 @@ from polyalign.reporting.comparison import Arm, Comparison
 from polyalign.reporting.labels import language_label, printable
 from polyalign.reporting.tables import NONE, Cell, Column, Table, arm_label
 
+_LONGEST = 90  # characters of a sentence
+
 
 def neighbours_table(comparison: Comparison) -> Table | None:
     """A text in each language and what each arm's first seed finds for it; None where nobody recorded it."""
@@ -20,7 +22,7 @@ def neighbours_table(comparison: Comparison) -> Table | None:
     headings: dict[tuple[str, str], str] = {}
     for (task, row, language), example in (pair for arm in arms for pair in found[arm.name].items()):
         if language == "en" or (task, row) not in headings:
-            headings[task, row] = printable(example["text"])
+            headings[task, row] = _beginning(example["text"])
     keys = dict.fromkeys(key for arm in arms for key in found[arm.name])
     for task, row, language in keys:
         cells = (_cell(found[arm.name].get((task, row, language))) for arm in arms)
@@ -44,5 +46,11 @@ def _examples(arm: Arm) -> dict[tuple[str, str, str], dict[str, Any]]:
 def _cell(example: dict[str, Any] | None) -> Cell:
     if example is None:
         return Cell(NONE)
-    language, text = printable(example["found_language"]), printable(example["found_text"])
-    return Cell(f"{language}: {text}", "better" if example["hit"] else "worse")
+    return Cell(
+        f"{printable(example['found_language'])}: {_beginning(example['found_text'])}",
+        "better" if example["hit"] else "worse",
+    )
+
+
+def _beginning(text: str) -> str:
+    return printable(text if len(text) <= _LONGEST else f"{text[:_LONGEST].rstrip()}…")
