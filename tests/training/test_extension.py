@@ -141,7 +141,7 @@ def test_training_extends_the_base_and_the_teacher_stays_as_it_was(english_bert,
     assert all(np.abs(kept - vector).max(axis=1).min() < 1e-5 for vector in english[:5])
 
 
-def test_what_cannot_be_extended(tiny_xlmr, english_bert, rows):
+def test_what_cannot_be_extended(tiny_xlmr, english_bert, rows, tmp_path):
     with pytest.raises(
         UserError, match=r"WordPiece tokenizer of a transformer .*, and this base has one of kind \w+; "
     ):
@@ -150,4 +150,4 @@ def test_what_cannot_be_extended(tiny_xlmr, english_bert, rows):
         extend_vocabulary(load_encoder(english_bert), rows.select(["de", "ru"]), SMALL, seed=0)
     settings = TrainingSettings(steps=2, batch_rows=8, dev_rows=20, extension=SMALL)
     with pytest.raises(UserError, match="and this base has no layers; leave the extension out"):
-        train(rows, "nowhere", base="static", settings=settings)
+        train(rows, tmp_path / "nowhere", base="static", settings=settings)

@@ -105,7 +105,7 @@ def train(
     frozen = _teacher(objective, base, teacher, trust_remote_code=trust_remote_code)
     of_base = _with_dimensions(settings, objective, frozen)
     model = load_base(base, train_rows, of_base, seed=seed, trust_remote_code=trust_remote_code)
-    if settings.base_share and is_static(model) and base == STATIC:
+    if settings.base_share and base == STATIC:
         raise UserError("a static base knows nothing that its weights could keep; leave base_share out")
     if settings.lsar is not None:  # not only when hours of training are over
         spoken = sum(count > 0 for count in train_rows.counts().values())
