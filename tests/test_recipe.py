@@ -26,7 +26,8 @@ def test_packaged_recipes_are_sound(name):
     recipe = load_recipe(name, ["corpus=rows.parquet"])
     assert recipe.trained_arms[0].name == "multi-way"
     assert recipe.report.control == (None if name == "translate" else "en-x")
-    assert recipe.equal == ["rows", "texts"] + ["pairs"] * (name == "study")
+    budgets = {"study": ["rows", "texts", "pairs"], "curves": ["texts"], "minilm": ["texts"]}
+    assert recipe.equal == budgets.get(name, ["rows", "texts"])
 
 
 def test_the_packaged_bases():
@@ -39,6 +40,7 @@ def test_the_packaged_bases():
         "me5": "intfloat/multilingual-e5-base",
         "translate": "static",
         "study": None,
+        "curves": "static",
     }
     study = load_recipe("study", ["corpus=x"])
     assert {name: study.with_base(name).base for name in study.bases} == {
@@ -63,9 +65,13 @@ def test_set_changes_nested_keys(tmp_path):
     recipe = load_recipe(written(tmp_path, SMALL), changes)
     assert (recipe.training.steps, len(recipe.arms), recipe.base) == (7, 2, "some/model")
     assert recipe.evaluation.tasks == {"Tatoeba": ["de"]}
+    changes = ["arms=[multi-way, {name: a, objective: en-x}]", "arms.1.settings.learning_rate=0.5"]
+    assert load_recipe(written(tmp_path, SMALL), changes).trained_arms[1].settings == {"learning_rate": 0.5}
+    with pytest.raises(UserError, match=r"--set 'arms\.9\.name=b': 9 is no item of a list of \d; count from 0"):
+        load_recipe(written(tmp_path, SMALL), ["arms.9.name=b"])
     with pytest.raises(UserError, match=r"--set 'steps' must be KEY=VALUE, such as training\.steps=100"):
         load_recipe(written(tmp_path, SMALL), ["steps"])
-    with pytest.raises(UserError, match=r"--set 'base\.x=1': base is not a mapping"):
+    with pytest.raises(UserError, match=r"--set 'base\.x=1': base is neither a mapping nor a list"):
         load_recipe(written(tmp_path, SMALL), ["base.x=1"])
 
 
@@ -86,6 +92,8 @@ def test_set_changes_nested_keys(tmp_path):
         ({"report": {"control": "en-x"}}, r"report\.control is 'en-x', must be one of the arms multi-way"),
         ({"seeds": [-1]}, r"seeds\.0 is -1, must be greater than or equal to 0"),
         ({"seeds": [1, 1]}, r"seeds \[1, 1\] repeat a seed"),
+        ({"scale": [1, 1.0]}, r"scale \[1\.0, 1\.0\] repeats a multiple"),
+        ({"scale": [0]}, r"scale\.0 is 0, must be greater than 0"),
         (
             {"corpus": {"english": "a", "tu": ["de"]}},
             r"corpus: build: to is missing; engines is missing; unknown key 'tu'",
@@ -128,7 +136,7 @@ def test_mistakes_are_told_in_one_line(tmp_path, change, message):
 
 
 def test_what_is_no_recipe(tmp_path):
-    with pytest.raises(UserError, match=r"no recipe 'nowhere': not a file, nor one of the packaged mbert, me5, minilm"):
+    with pytest.raises(UserError, match=r"no recipe .nowhere.: not a file, nor one of the packaged curves, mbert, me5"):
         load_recipe("nowhere")
     with pytest.raises(UserError, match="is not valid YAML at line 2: "):
         load_recipe(written(tmp_path, "corpus: x\nbase: [1"))
@@ -215,7 +223,7 @@ def test_all_problems_of_a_build_are_told_at_once(tmp_path):
         ("- a", [], "recipe.yaml must be a mapping with the keys english, to, engines, source"),
         ("to: [de", [], "recipe.yaml is not valid YAML at line 1: "),
         ("to: [de, no]", [], r"to\.1 is False, .* \(YAML reads a bare no, yes, on or off"),
-        ("source: 5", ["source.rows=3"], r"--set 'source\.rows=3': source is not a mapping"),
+        ("source: 5", ["source.rows=3"], r"--set 'source\.rows=3': source is neither a mapping nor a list"),
         (yaml.safe_dump(BUILD), ["min_languages=3"], "min_languages is 3, but there are 2 languages in to"),
         (yaml.safe_dump(BUILD), ["to=[en, de]"], "to: English is the source; leave it out"),
         (yaml.safe_dump(BUILD), ["english=[]"], r"english is \[\], List should have at least 1 item"),

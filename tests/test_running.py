@@ -125,6 +125,39 @@ def test_equal_pairs_and_all_translations(files):
     }
 
 
+def test_multiples_of_the_budget(files):
+    """420 texts are 10 steps of two epochs; half of them are 4 steps of 48 and one of 18; twice as many, 20 steps."""
+    corpus = Corpus.open(files / "rows.jsonl").select(["en", "de", "fr"])
+    cells = {cell.name: cell for cell in plan_cells(recipe_of(files, equal=["texts"], scale=[1, 0.5, 2]), corpus)}
+    assert {name: (cell.steps, cell.texts, cell.budgets) for name, cell in cells.items()} == {
+        "multi-way": (10, 420, ("equal texts",)),
+        "en-x": (15, 420, ("equal texts",)),
+        "multi-way-x0.5": (5, 210, ("equal texts × 0.5",)),
+        "en-x-x0.5": (8, 236, ("equal texts × 0.5",)),
+        "multi-way-x2": (20, 840, ("equal texts × 2",)),
+        "en-x-x2": (30, 840, ("equal texts × 2",)),
+    }
+
+
+def test_each_multiple_is_tuned_by_itself_and_told_where_curves_cross(files, tmp_path):
+    tuning = {"learning_rate": [0.0001, 0.02], "share": 1}
+    training = {"epochs": 2, "batch_rows": 4, "dev_rows": 20, "evaluations": 2}
+    recipe = recipe_of(files, equal=["texts"], scale=[0.5, 1], tuning=tuning, training=training)
+    out = tmp_path / "curves"
+    result = run(recipe, out)
+    trials = {path.name: len(list(path.glob("*.json"))) for path in (out / "tuning").iterdir()}
+    assert trials == dict.fromkeys(["multi-way", "en-x", "multi-way-x0.5", "en-x-x0.5"], 2)
+    assert [one["budget"] for one in result["comparisons"]] == ["equal texts × 0.5", "equal texts"]
+    report = (out / "report" / "report.md").read_text()
+    assert "**Where the curves cross**" in report
+    assert "| multi-way × 0.5 | 0.0001 |" in report
+    assert sum(line.done for line in outline(recipe, out)) == 12  # 4 encoders and 8 trials
+    grown = recipe_of(files, equal=["texts"], scale=[0.5, 1, 2], tuning=tuning, training=training)
+    assert {line.what: line.times - line.done for line in outline(grown, out) if line.done < line.times} == {
+        "tuning of multi-way-x2": 2, "tuning of en-x-x2": 2, "multi-way-x2": 1, "en-x-x2": 1,
+    }  # fmt: skip
+
+
 def test_two_bases_each_arm_tuned(files, tmp_path):
     """A run in a folder for each base, budgets called after them; the trials leave their result alone."""
     recipe = recipe_of(
@@ -234,8 +267,9 @@ def test_packaged_recipes_run_on_their_architecture(name, architecture, files, t
     ]
     recipe = load_recipe(name, [*changes, *(["training.prompt='query: '"] if name == "me5" else [])])
     result = run(recipe, tmp_path / "run")
-    arms = {"base", "multi-way", "en-x", *(["english-anchor", "distill-contrast"] if name == "minilm" else [])}
-    assert [set(one["arms"]) for one in result["comparisons"]] == [arms, arms]
+    further = ["distill-contrast", "en-x-extended", "multi-way-extended"] if name == "minilm" else []
+    arms = {"base", "multi-way", "en-x", *further}
+    assert [set(one["arms"]) for one in result["comparisons"]] == [arms] * len(recipe.equal)
     assert {one["control"] for one in result["comparisons"]} == {"en-x"}
     config = json.loads((tmp_path / "run/encoders/multi-way-seed0/config_sentence_transformers.json").read_text())
     assert (config["default_prompt_name"] is not None) == (name == "me5")

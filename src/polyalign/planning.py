@@ -27,6 +27,7 @@ class Cell:
         steps: optimizer steps.
         texts: encoded texts.
         budgets: the comparisons it takes part in, such as ``equal rows``.
+        scale: multiple of the recipe's budget.
     """
 
     arm: Arm
@@ -34,6 +35,7 @@ class Cell:
     steps: int
     texts: int
     budgets: tuple[str, ...]
+    scale: float = 1.0
 
 
 def plan_cells(recipe: Recipe, corpus: Corpus) -> list[Cell]:
@@ -43,8 +45,17 @@ def plan_cells(recipe: Recipe, corpus: Corpus) -> list[Cell]:
     many rows, encode as many texts or have as many pairs. An arm whose languages come in turn sees each of those rows
     with all its translations. Where budgets come to the same steps the arm is trained once, for all of them.
     """
+    return [cell for scale in recipe.scale for cell in _cells_of_scale(recipe, corpus, scale)]
+
+
+def scaled(name: str, scale: float, sign: str = "-x") -> str:
+    """Return the name of something that belongs to a multiple of the budget; the budget itself adds nothing to it."""
+    return name if scale == 1 else f"{name}{sign}{scale:g}"
+
+
+def _cells_of_scale(recipe: Recipe, corpus: Corpus, scale: float) -> list[Cell]:
     reference = recipe.trained_arms[0]
-    budget = reference_plan(recipe, corpus)
+    budget = reference_plan(recipe, corpus, scale)
     cells = []
     for arm in recipe.trained_arms:
         objective = arm.full_objective
@@ -63,16 +74,27 @@ def plan_cells(recipe: Recipe, corpus: Corpus) -> list[Cell]:
             plan = budget if arm is reference else _plan(recipe, corpus, arm, {kind: target})
             plans[plan.steps] = plan
             by_steps.setdefault(plan.steps, []).append(f"equal {kind}")
-        for steps, budgets in by_steps.items():
-            suffix = "" if len(by_steps) == 1 else "-" + budgets[0].replace(" ", "-")
-            texts = int(plans[steps].texts.sum())
-            cells.append(Cell(arm=arm, name=arm.name + suffix, steps=steps, texts=texts, budgets=tuple(budgets)))
+        for steps, kinds in by_steps.items():
+            suffix = "" if len(by_steps) == 1 else "-" + kinds[0].replace(" ", "-")
+            cells.append(
+                Cell(
+                    arm=arm,
+                    name=scaled(arm.name + suffix, scale),
+                    steps=steps,
+                    texts=int(plans[steps].texts.sum()),
+                    budgets=tuple(scaled(kind, scale, " × ") for kind in kinds),
+                    scale=scale,
+                )
+            )
     return cells
 
 
-def reference_plan(recipe: Recipe, corpus: Corpus) -> Plan:
-    """Return the plan of the arm whose budget the others are given."""
-    return _plan(recipe, corpus, recipe.trained_arms[0], recipe.training.budget)
+def reference_plan(recipe: Recipe, corpus: Corpus, scale: float = 1.0) -> Plan:
+    """Return the plan of the arm whose budget the others are given, with a multiple of its encoded texts."""
+    plan = _plan(recipe, corpus, recipe.trained_arms[0], recipe.training.budget)
+    if scale == 1:
+        return plan
+    return _plan(recipe, corpus, recipe.trained_arms[0], {"texts": max(1, round(scale * int(plan.texts.sum())))})
 
 
 def _plan(recipe: Recipe, corpus: Corpus, arm: Arm, budget: dict[str, int]) -> Plan:
@@ -145,11 +167,13 @@ def _outline_of_base(recipe: Recipe, corpus: Corpus, out: Path, name: str | None
     if BASE_ARM in recipe.arms:
         add(BASE_ARM, 0, 1, int((out / "scores" / BASE_ARM / MANIFEST).is_file()), scored=True)
     if recipe.tuning:
-        texts = round(recipe.tuning.share * int(reference_plan(recipe, corpus).texts.sum()))
-        for arm in recipe.trained_arms:
-            done = len(list((out / "tuning" / arm.name).glob("*.json")))
-            trials = recipe.tuning.trials(arm.full_objective)
-            add(f"tuning of {arm.name}", texts, len(trials), done, scored=False)
+        for scale in recipe.scale:
+            texts = round(recipe.tuning.share * int(reference_plan(recipe, corpus, scale).texts.sum()))
+            for arm in recipe.trained_arms:
+                what = scaled(arm.name, scale)
+                done = len(list((out / "tuning" / what).glob("*.json")))
+                trials = recipe.tuning.trials(arm.full_objective)
+                add(f"tuning of {what}", texts, len(trials), done, scored=False)
     for cell in plan_cells(recipe, corpus):
         folders = [out / "scores" / f"{cell.name}-seed{seed}" for seed in recipe.seeds]
         done = sum((folder / MANIFEST).is_file() for folder in folders)

@@ -144,6 +144,7 @@ class BaseSettings(Settings):
         base: ``static``, or a folder or Hub id.
         arms: instead of the recipe's.
         equal: instead of the recipe's.
+        scale: instead of the recipe's.
         seeds: instead of the recipe's.
         training: single settings that differ from the recipe's.
         tuning: instead of the recipe's.
@@ -153,6 +154,7 @@ class BaseSettings(Settings):
     base: str
     arms: list[Any] | None = None
     equal: list[Any] | None = None
+    scale: list[Any] | None = None
     seeds: list[Any] | None = None
     training: dict[str, Any] = {}
     tuning: dict[str, Any] | None = None
@@ -172,6 +174,8 @@ class Recipe(Settings):
         equal: what the budgets are equal in. ``rows``: every arm sees as many rows as the reference; ``texts``: every
             arm encodes as many texts; ``pairs``: every arm has as many anchor-positive terms. An arm is trained once
             for budgets that come to the same steps.
+        scale: multiples of the budget, above 0; each is a comparison of its own, with trials of its own. So quality can
+            be followed over the length of training.
         training: hyper-parameters for all arms.
         seeds: each arm is trained once with each.
         tuning: how learning rate and temperature of each arm are chosen; None takes them from ``training``.
@@ -186,6 +190,7 @@ class Recipe(Settings):
     languages: list[str] | None = None
     arms: list[Arm | Literal["base"]] = Field(min_length=1)
     equal: list[Budget] = Field(["rows"], min_length=1)
+    scale: list[Annotated[float, Field(gt=0)]] = Field([1.0], min_length=1)
     training: TrainingSettings = TrainingSettings()
     seeds: list[Annotated[int, Field(ge=0, lt=2**32)]] = Field([0], min_length=1)
     tuning: TuningSettings | None = None
@@ -238,6 +243,8 @@ class Recipe(Settings):
             problems.append(f"report.control is {self.report.control!r}, must be one of the arms {', '.join(names)}")
         if len(set(self.seeds)) < len(self.seeds):
             problems.append(f"seeds {self.seeds} repeat a seed")
+        if len(set(self.scale)) < len(self.scale):
+            problems.append(f"scale {self.scale} repeats a multiple")
         if self.tuning and self.training.dev_rows == 0:
             problems.append("tuning chooses by the dev rows, and training.dev_rows is 0; hold some out")
         for arm in self.trained_arms:

@@ -15,7 +15,7 @@ from polyalign.encoder import read_record
 from polyalign.errors import UserError
 from polyalign.evaluation import evaluate
 from polyalign.evaluation.own_rows import NAME as OWN_ROWS
-from polyalign.planning import Cell, plan_cells, reference_plan
+from polyalign.planning import Cell, plan_cells, reference_plan, scaled
 from polyalign.recipe import BASE_ARM, Arm, Recipe, load_recipe
 from polyalign.reporting import compare
 from polyalign.storage import MANIFEST, fingerprint, new_folder, read_manifest, versions, write_json, write_text
@@ -34,7 +34,7 @@ def run(recipe: Recipe | str | Path, out: str | Path, *, only: Sequence[str] = (
     """Do all that a recipe says and return the comparison, as `compare` does.
 
     Finished parts are left alone, interrupted ones go on. Complete scores count as finished without their encoder. A
-    recipe may grow by arms, seeds and bases.
+    recipe may grow by arms, seeds, multiples of the budget and bases.
 
     Args:
         recipe: a `Recipe`, a YAML file or the name of a packaged recipe.
@@ -93,22 +93,24 @@ class _Runner:
         scores = []
         if BASE_ARM in recipe.arms:
             scores.append(self._score_base(self._budgets({kind for cell in cells for kind in cell.budgets})))
-        best = {arm.name: self._tune(arm) for arm in recipe.trained_arms} if recipe.tuning else {}
+        best: dict[tuple[str, float], dict[str, float]] = {}
+        if recipe.tuning:
+            best = {(arm.name, scale): self._tune(arm, scale) for scale in recipe.scale for arm in recipe.trained_arms}
         for cell in cells:
             objective, settings = cell.arm.full_objective, recipe.settings_of(cell.arm)
             if best:
-                objective, settings = tuned(cell.arm, best[cell.arm.name], settings)
+                objective, settings = tuned(cell.arm, best[cell.arm.name, cell.scale], settings)
             settings = settings.model_copy(update={"epochs": None, "texts": None, "steps": cell.steps})
             scores += [self._score(cell, objective, settings, seed) for seed in recipe.seeds]
         return scores
 
-    def _tune(self, arm: Arm) -> dict[str, float]:
-        """Return the best hyper-parameters of an arm, and keep all its trials."""
+    def _tune(self, arm: Arm, scale: float) -> dict[str, float]:
+        """Return the best hyper-parameters of an arm for a multiple of the budget, and keep all its trials."""
         tuning = self.recipe.tuning
         assert tuning is not None
-        budget = int(reference_plan(self.recipe, self.corpus).texts.sum())
-        trials = tune(self.recipe, self.corpus, arm, round(tuning.share * budget), self.out / "tuning" / arm.name)
-        self.trials += [{"base": self.name, **trial} for trial in trials]
+        texts = round(tuning.share * int(reference_plan(self.recipe, self.corpus, scale).texts.sum()))
+        trials = tune(self.recipe, self.corpus, arm, texts, self.out / "tuning" / scaled(arm.name, scale))
+        self.trials += [{"base": self.name, **trial, "arm": scaled(arm.name, scale, " × ")} for trial in trials]
         best = next(trial for trial in trials if trial["chosen"])
         return {key: best[key] for key in ("learning_rate", "temperature") if key in best}
 
@@ -246,8 +248,8 @@ def _claim(out: Path, recipe: Recipe) -> None:
 
 
 def _grown(key: str, before: Any, now: Any) -> bool:
-    """Return whether a value of the recipe is what it was, or has more arms, seeds or bases. The first arm stays."""
-    if key in ("arms", "seeds") and before and now:
+    """Return whether a value of the recipe is what it was, or a longer list or more bases; the first arm stays."""
+    if key in ("arms", "seeds", "scale") and before and now:
         return now[0] == before[0] and all(one in now for one in before)
     if key == "bases" and before:
         return set(before) <= set(now) and all(

@@ -99,7 +99,7 @@ def apply_change(values: dict[str, Any], change: str) -> None:
     """Carry out a ``KEY=VALUE`` with dots between nested keys and the value in YAML, as ``training.steps=100``.
 
     Raises:
-        UserError: when it is not of that form, or goes through what is no mapping.
+        UserError: when it is not of that form, or goes through what is neither a mapping nor a list.
     """
     key, equals, value = change.partition("=")
     if not equals or not key:
@@ -108,16 +108,27 @@ def apply_change(values: dict[str, Any], change: str) -> None:
 
 
 def put(values: dict[str, Any], key: str, value: Any, where: str) -> None:
-    """Set a value under a key with dots, making the mappings on the way.
+    """Set a value under a key with dots, making the mappings on the way; of a list, the number of an item from 0.
 
     Raises:
-        UserError: when something on the way is no mapping.
+        UserError: when something on the way is neither a mapping nor a list, or the list has no such item.
     """
     *parents, last = key.split(".")
-    for parent in parents:
-        if values.get(parent) is None:
-            values[parent] = {}
-        values = values[parent]
-        if not isinstance(values, dict):
-            raise UserError(f"{where}: {parent} is not a mapping")
-    values[last] = value
+    inner: Any = values
+    for depth, parent in enumerate(parents):
+        place = _place(inner, parent, where)
+        if isinstance(inner, dict) and inner.get(place) is None:
+            inner[place] = {}
+        inner = inner[place]
+        if not isinstance(inner, dict | list):
+            raise UserError(f"{where}: {'.'.join(parents[: depth + 1])} is neither a mapping nor a list")
+    inner[_place(inner, last, where)] = value
+
+
+def _place(inner: dict[str, Any] | list[Any], key: str, where: str) -> Any:
+    """Return the key of a mapping, or the index of a list."""
+    if isinstance(inner, dict):
+        return key
+    if not key.isdecimal() or int(key) >= len(inner):
+        raise UserError(f"{where}: {key} is no item of a list of {len(inner)}; count from 0")
+    return int(key)

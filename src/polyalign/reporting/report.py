@@ -18,6 +18,7 @@ from jinja2 import Environment, StrictUndefined
 from polyalign.errors import UserError
 from polyalign.reporting import overview, provenance, tables
 from polyalign.reporting.comparison import Comparison, compare_arms
+from polyalign.reporting.crossing import crossings_table
 from polyalign.reporting.figures import Picture, draw, draw_costs
 from polyalign.reporting.matrix import Matrix, matrices
 from polyalign.reporting.neighbours import neighbours_table
@@ -147,7 +148,7 @@ def _write(out: Path, scores: Sequence[Scores], comparisons: Sequence[Comparison
         tiles=overview.tiles(results),
         overview=Part(
             "",
-            _given(overview.overview_table(results) if len(results) > 1 else None),
+            _given(overview.overview_table(results) if len(results) > 1 else None, crossings_table(results)),
             draw_costs(comparisons),
             note="Mean score of seen and unseen languages and its 95% interval against what training took. An "
             "untouched model stands at 0; a line joins an arm's budgets.",
