@@ -40,7 +40,7 @@ def test_the_packaged_bases():
         "me5": "intfloat/multilingual-e5-base",
         "translate": "static",
         "study": None,
-        "curves": "static",
+        "curves": None,
     }
     study = load_recipe("study", ["corpus=x"])
     assert {name: study.with_base(name).base for name in study.bases} == {
@@ -113,6 +113,10 @@ def test_set_changes_nested_keys(tmp_path):
         (
             {"base": None, "bases": {"a": {"base": "static", "arms": ["base"]}, "b": {"base": "x", "seeds": [1, 1]}}},
             r"bases.a: no arm trains; add one.*; bases.b: seeds \[1, 1\] repeat a seed",
+        ),
+        (
+            {"base": None, "languages": ["en", "de"], "bases": {"a": {"base": "static", "languages": ["en", "fr"]}}},
+            "bases.a trains on fr, and the recipe does not name them",
         ),
         (
             {"base": None, "bases": {"report-a": {"base": "x"}}},

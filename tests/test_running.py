@@ -165,7 +165,12 @@ def test_two_bases_each_arm_tuned(files, tmp_path):
         base=None,
         bases={
             "wide": {"base": "static"},
-            "narrow": {"base": "static", "training": {"static": {"dimensions": 16}}, "arms": ["multi-way", "x-y"]},
+            "narrow": {
+                "base": "static",
+                "languages": ["en", "de"],
+                "training": {"static": {"dimensions": 16}, "rows": 40},
+                "arms": ["multi-way", "x-y"],
+            },
         },
         arms=["multi-way", "en-x"],
         equal=["rows"],
@@ -184,6 +189,8 @@ def test_two_bases_each_arm_tuned(files, tmp_path):
     accuracy = [json.loads((out / "wide/tuning/multi-way" / name).read_text())["dev_accuracy"] for name in trials]
     assert accuracy[1] > accuracy[0]
     assert read_record(out / "wide/encoders/multi-way-seed0")["training"]["learning_rate"] == 0.02
+    narrow = read_record(out / "narrow/encoders/multi-way-seed0")
+    assert (narrow["languages"], narrow["corpus"]["rows"], narrow["corpus"]["dev_rows"]) == (["de", "en"], 40, 20)
     page = (out / "report" / "report.md").read_text()
     assert "Tuning: the trials of each arm on the dev rows" in page
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*.json") if "report" not in path.parts}

@@ -215,6 +215,7 @@ def train(
     epochs: Annotated[int | None, typer.Option(help="Budget: passes over the rows.")] = None,
     steps: Annotated[int | None, typer.Option(help="Budget: optimizer steps.")] = None,
     texts: Annotated[int | None, typer.Option(help="Budget: encoded texts.")] = None,
+    rows: Annotated[int | None, typer.Option(help="Train on so many of the rows.")] = None,
     batch: Annotated[
         str | None, typer.Option("--batch", "--batch-rows", help="Rows a step, or auto: as many as memory holds.")
     ] = None,
@@ -258,6 +259,7 @@ def train(
         "epochs": epochs,
         "steps": steps,
         "texts": texts,
+        "rows": rows,
         "batch_rows": batch,
         "learning_rate": learning_rate,
         "embedding_learning_rate": embedding_learning_rate,

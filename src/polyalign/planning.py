@@ -143,7 +143,7 @@ def outline(recipe: Recipe, out: Path) -> list[Outline]:
     lines = []
     for name in recipe.bases or [None]:
         one, place = (recipe, out) if name is None else (recipe.with_base(name), out / name)
-        lines += _outline_of_base(one, corpus, place, name)
+        lines += _outline_of_base(one, one.rows_of(corpus), place, name)
     return lines
 
 

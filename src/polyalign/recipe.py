@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self
 import numpy as np
 from pydantic import Field, field_validator, model_validator
 
+from polyalign.corpus import Corpus
 from polyalign.errors import UserError
 from polyalign.settings import Settings, apply_change, parse_yaml
 from polyalign.training.objective import Objective
@@ -142,6 +143,7 @@ class BaseSettings(Settings):
 
     Attributes:
         base: ``static``, or a folder or Hub id.
+        languages: those to train on, of the recipe's; None for all.
         arms: instead of the recipe's.
         equal: instead of the recipe's.
         scale: instead of the recipe's.
@@ -152,6 +154,7 @@ class BaseSettings(Settings):
     """
 
     base: str
+    languages: list[str] | None = Field(None, min_length=2)
     arms: list[Any] | None = None
     equal: list[Any] | None = None
     scale: list[Any] | None = None
@@ -167,7 +170,8 @@ class Recipe(Settings):
     Attributes:
         corpus: anything `Corpus.open` takes, several files, or ``sample``; or the settings of a `build`.
         base: ``static``, or a folder or Hub id.
-        bases: instead of ``base``, several by name; each is a run of its own, all are in one report.
+        bases: instead of ``base``, several by name, the same one also under several settings; each is a run of its own,
+            all are in one report.
         languages: those to train on; None for all of the corpus.
         arms: names of presets, `Arm`s, or ``base`` for the untouched base. The first one that trains is the reference:
             it gets the budget of ``training``, and the others as much.
@@ -219,8 +223,12 @@ class Recipe(Settings):
     def _one_base_or_several(self) -> Self:
         if (self.base is None) == (not self.bases):
             raise ValueError("a recipe has a base or several bases; give one of the two")
+        problems = []
+        for name, one in self.bases.items():
+            if other := sorted(set(one.languages or ()) - set(self.languages or one.languages or ())):
+                problems.append(f"bases.{name} trains on {', '.join(other)}, and the recipe does not name them")
         taken = [name for name in self.bases if name == "corpus" or name.startswith("report")]
-        problems = [f"a base is called {name!r}, as a folder of the run is; choose another name" for name in taken]
+        problems += [f"a base is called {name!r}, as a folder of the run is; choose another name" for name in taken]
         for name in self.bases:
             try:
                 self.with_base(name)
@@ -307,6 +315,10 @@ class Recipe(Settings):
         if isinstance(arm, str) or arm.teacher not in self.bases:
             return arm
         return arm.model_copy(update={"teacher": self.bases[arm.teacher].base})
+
+    def rows_of(self, corpus: Corpus) -> Corpus:
+        """Return the rows in the languages to train on."""
+        return corpus.select(self.languages) if self.languages else corpus
 
     def settings_of(self, arm: Arm) -> TrainingSettings:
         """Return the training settings of an arm: those of the recipe with its own on top."""

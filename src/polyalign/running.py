@@ -56,7 +56,8 @@ def run(recipe: Recipe | str | Path, out: str | Path, *, only: Sequence[str] = (
     scores, trials = [], []
     names: list[str | None] = [*(only or recipe.bases)] or [None]
     for name in names:
-        runner = _Runner(recipe if name is None else recipe.with_base(name), corpus, out / (name or ""), name)
+        one = recipe if name is None else recipe.with_base(name)
+        runner = _Runner(one, one.rows_of(corpus), out / (name or ""), name)
         scores += runner.run()
         trials += runner.trials
     report = recipe.report

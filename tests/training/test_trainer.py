@@ -218,6 +218,19 @@ def test_the_dev_rows_are_the_same_for_every_arm_and_not_trained_on(gappy_file):
     assert split_dev(corpus, TrainingSettings(dev_rows=0)) == (corpus, None)
 
 
+def test_fewer_rows_are_a_part_of_more_beside_the_same_dev_rows(gappy_file):
+    corpus = Corpus.open(gappy_file)
+    parts = [split_dev(corpus, TrainingSettings(dev_rows=20, rows=rows)) for rows in (10, 25, 40)]
+    assert [len(training) for training, _ in parts] == [10, 25, 40]
+    few, more, every = (set(training.rows["row_id"]) for training, _ in parts)
+    assert few < more < every
+    whole = split_dev(corpus, TrainingSettings(dev_rows=20))[1]
+    assert all(dev.rows.equals(whole.rows) for _, dev in parts)
+    assert len(split_dev(corpus, TrainingSettings(dev_rows=0, rows=7))[0]) == 7
+    with pytest.raises(UserError, match="rows is 41, and 40 of 60 rows are there to train on"):
+        split_dev(corpus, TrainingSettings(dev_rows=20, rows=41))
+
+
 def test_the_plain_trainer_of_the_readme(sample_file, tmp_path, tiny_xlmr, monkeypatch):
     """The README's code as it stands, on a tiny base, our rows and three steps."""
     readme = (Path(__file__).parents[2] / "README.md").read_text()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from polyalign.reporting.comparison import Comparison
-from polyalign.reporting.labels import exposure_label
+from polyalign.reporting.labels import exposure_label, printable
 from polyalign.reporting.overview import Results
 from polyalign.reporting.tables import NONE, Cell, Column, Table
 
@@ -36,11 +36,14 @@ class Point:
 def curves(results: Sequence[Results]) -> dict[tuple[str, str, str], list[Point]]:
     """Return, by family, exposure and arm, its points in order of cost, where there are at least two.
 
-    Comparisons count in which arm and control encode as many texts, and that have the same base.
+    Comparisons count in which arm and control encode as many texts. A curve is of one base and the same rows in the
+    same languages.
     """
     found: dict[tuple[str, str, str], dict[float, Point]] = defaultdict(dict)
-    bases = {_base(one.comparison) for one in results}
+    repeated = Counter(_subject(one.comparison) for one in results)
+    several = sum(times > 1 for times in repeated.values()) > 1
     for one in results:
+        subject = _subject(one.comparison)
         comparison = one.comparison
         control = comparison.arm(comparison.control).mean_cost("texts_encoded")
         for head in one.headlines:
@@ -48,14 +51,18 @@ def curves(results: Sequence[Results]) -> dict[tuple[str, str, str], list[Point]
             if not head.difference or not texts or not control or abs(texts / control - 1) > _EQUAL:
                 continue
             point = Point(texts, _passes(comparison, head.arm), head.difference.value, head.difference.sign)
-            name = head.arm if len(bases) == 1 else f"{head.arm}, {_base(comparison)}"
-            found[head.family, head.exposure, name][texts] = point
+            if repeated[subject] > 1:
+                name = f"{head.arm}, {subject}" if several else head.arm
+                found[head.family, head.exposure, name][texts] = point
     return {key: [points[texts] for texts in sorted(points)] for key, points in found.items() if len(points) > 1}
 
 
-def _base(comparison: Comparison) -> str:
-    bases = {str((run.encoder or {}).get("base")) for run in comparison.arm(comparison.control).runs}
-    return ", ".join(sorted(bases))
+def _subject(comparison: Comparison) -> str:
+    """Return what the control was trained from and on, in words."""
+    record = comparison.arm(comparison.control).runs[0].encoder or {}
+    corpus, languages = record.get("corpus") or {}, record.get("languages") or []
+    words = (str(record.get("base")), f"{corpus.get('rows')} rows", f"{len(languages)} languages")
+    return printable(", ".join(words))
 
 
 def _passes(comparison: Comparison, arm: str) -> float | None:

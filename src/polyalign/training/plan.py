@@ -110,11 +110,14 @@ def split_dev(corpus: Corpus, settings: TrainingSettings) -> tuple[Corpus, Corpu
     """Return the training rows and the dev rows, by a hash of the row: the same for every arm and seed.
 
     Raises:
-        UserError: when more dev rows are asked for than half of the corpus.
+        UserError: when more dev rows are asked for than half of the corpus, or more training rows than are left.
     """
     dev_rows = min(200, len(corpus) // 10) if settings.dev_rows is None else settings.dev_rows
-    if dev_rows == 0:
-        return corpus, None
     if dev_rows > len(corpus) // 2:
         raise UserError(f"dev_rows is {dev_rows} of {len(corpus)} rows; at most half can be held out")
-    return corpus.split(dev_rows)
+    rows = len(corpus) - dev_rows if settings.rows is None else settings.rows
+    if rows > len(corpus) - dev_rows:
+        raise UserError(f"rows is {rows}, and {len(corpus) - dev_rows} of {len(corpus)} rows are there to train on")
+    if rows + dev_rows < len(corpus):
+        _, corpus = corpus.split(rows + dev_rows)
+    return corpus.split(dev_rows) if dev_rows else (corpus, None)

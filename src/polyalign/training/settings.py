@@ -66,6 +66,8 @@ class TrainingSettings(Settings):
         epochs: passes over the rows; at most one of ``epochs``, ``steps`` and ``texts``; one epoch when none is given.
         steps: optimizer steps.
         texts: encoded texts; training ends with the step that reaches them.
+        rows: train on so many of the rows, chosen by a hash: fewer rows are a part of more, and the dev rows stay the
+            same; None for all.
         batch_rows: rows a step, of all processes together; ``auto`` for the largest power of two whose activations fit
             into half of the device's memory.
         learning_rate: the peak; None for 0.02 with a ``static`` base and 5e-5 with any other.
@@ -101,6 +103,7 @@ class TrainingSettings(Settings):
     epochs: int | None = Field(None, ge=1)
     steps: int | None = Field(None, ge=1)
     texts: int | None = Field(None, ge=1)
+    rows: int | None = Field(None, ge=2)
     batch_rows: Annotated[int, Field(ge=2)] | Literal["auto"] = 32
     learning_rate: float | None = Field(None, gt=0)
     embedding_learning_rate: float | None = Field(None, gt=0)
