@@ -130,21 +130,27 @@ def on_save(self, *args, **kwargs):
     plain(self, *args, **kwargs)
     {late_death}
 callbacks.Checkpoints.on_save = on_save
-settings = TrainingSettings(steps=12, batch_rows=8, dev_rows=12, evaluations=4)
+settings = TrainingSettings({settings})
 objective = Objective.named("en-x", learn_temperature=True)
 train({corpus!r}, {out!r}, base={base!r}, objective=objective, settings=settings)
 """
 NOW = "if saves == 3: os.kill(os.getpid(), 9)"
+PLAIN = {"steps": 12, "batch_rows": 8, "dev_rows": 12, "evaluations": 4}
+AVERAGED = PLAIN | {"embedding_learning_rate": 1e-3, "base_share": 0.5}
 
 
-@pytest.mark.parametrize(("death", "late_death"), [(NOW, "pass"), ("pass", NOW)])
-def test_kill_9_then_again_ends_in_the_same_weights(death, late_death, tiny_xlmr, gappy_file, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("death", "late_death", "values"), [(NOW, "pass", PLAIN), ("pass", NOW, PLAIN), (NOW, "pass", AVERAGED)]
+)
+def test_kill_9_then_again_ends_in_the_same_weights(
+    death, late_death, values, tiny_xlmr, gappy_file, tmp_path, monkeypatch
+):
     """Killed before and after a checkpoint is complete, with dropout, sampled languages and a learnt temperature."""
-    call = {"corpus": str(gappy_file), "base": tiny_xlmr}
+    call = {"corpus": str(gappy_file), "base": tiny_xlmr, "settings": f"**{values}"}
     script = KILLED.format(out=str(tmp_path / "killed"), death=death, late_death=late_death, **call)
     assert subprocess.run([sys.executable, "-c", script], capture_output=True).returncode == -signal.SIGKILL
     assert not (tmp_path / "killed").exists()
-    settings = TrainingSettings(steps=12, batch_rows=8, dev_rows=12, evaluations=4)
+    settings = TrainingSettings(**values)
     with pytest.raises(
         UserError, match=r"an interrupted training of .*killed used another objective and seed; repeat it"
     ):
