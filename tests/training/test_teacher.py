@@ -11,7 +11,7 @@ from polyalign.corpus import Corpus
 from polyalign.encoder import load_encoder, set_default_prompt
 from polyalign.errors import UserError
 from polyalign.training.batches import key
-from polyalign.training.teacher import teacher_vectors
+from polyalign.training.teacher import in_dimensions, teacher_vectors
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +54,24 @@ def test_vectors_are_those_of_encode(prompt, corpus, teacher, tmp_path, monkeypa
     assert set(keys.tolist()) == set(english)
     expected = teacher.encode([english[row] for row in keys.tolist()])
     np.testing.assert_allclose(vectors, expected, atol=1e-6)
+
+
+def test_other_dimensions_keep_lengths_and_most_of_the_dot_products(monkeypatch):
+    """Rank 3 in 8 dimensions fits into 3; what does not fit is what matters least, as in a truncated SVD."""
+    monkeypatch.setattr("polyalign.training.teacher.ROWS_PER_BLOCK", 7)
+    generator = torch.Generator().manual_seed(0)
+    vectors = torch.randn(20, 3, generator=generator) @ torch.randn(3, 8, generator=generator)
+    for dimensions in (3, 5, 11):
+        moved = in_dimensions(vectors, dimensions)
+        assert moved.shape == (20, dimensions)
+        torch.testing.assert_close(moved @ moved.T, vectors @ vectors.T, atol=1e-4, rtol=1e-4)
+    two = in_dimensions(vectors, 2)
+    torch.testing.assert_close(two.norm(dim=1), vectors.norm(dim=1))
+    _, _, directions = torch.linalg.svd(vectors, full_matrices=False)
+    best = torch.nn.functional.normalize(vectors @ directions[:2].T)
+    torch.testing.assert_close(
+        torch.nn.functional.normalize(two) @ torch.nn.functional.normalize(two).T, best @ best.T, atol=1e-4, rtol=1e-4
+    )
 
 
 def test_they_are_computed_once(corpus, teacher, tiny_xlmr, tmp_path, encoded):

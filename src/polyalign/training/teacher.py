@@ -63,6 +63,36 @@ def teacher_vectors(
         return torch.from_numpy(arrays["keys"]), torch.from_numpy(arrays["vectors"])
 
 
+def in_dimensions(vectors: torch.Tensor, dimensions: int) -> torch.Tensor:
+    """Return embeddings in another number of dimensions: padded with zeros, or in those that hold most of them.
+
+    Fewer dimensions are the principal directions (not centred, so that dot products change least); each embedding
+    keeps its length.
+
+    Args:
+        vectors: float32 [R, D].
+        dimensions: of the result.
+
+    Returns:
+        float32 [R, ``dimensions``].
+    """
+    import torch
+
+    present = vectors.shape[1]
+    if dimensions >= present:
+        return torch.nn.functional.pad(vectors, (0, dimensions - present))
+    moment = torch.zeros(present, present, dtype=torch.float64)
+    for start in range(0, len(vectors), ROWS_PER_BLOCK):
+        block = vectors[start : start + ROWS_PER_BLOCK].double()
+        moment += block.T @ block
+    sizes, directions = torch.linalg.eigh(moment)
+    kept = 100 * float(sizes[-dimensions:].sum() / sizes.sum())
+    log.info("%d of the teacher's %d dimensions hold %.1f%% of its embeddings", dimensions, present, kept)
+    projected = vectors @ directions[:, -dimensions:].float()
+    lengths: torch.Tensor = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
+    return lengths * torch.nn.functional.normalize(projected, dim=1)
+
+
 def _embed(teacher: SentenceTransformer, rows: pl.DataFrame, writer: ArrayWriter) -> dict[str, Any]:
     """Append the row keys and the embeddings, block by block."""
     row_keys = keys(rows[ROW_ID])

@@ -34,7 +34,7 @@ from polyalign.training.objective import PRESETS, Objective
 from polyalign.training.plan import Plan, make_plan, split_dev, usable_rows
 from polyalign.training.publishing import publish
 from polyalign.training.settings import TrainingSettings
-from polyalign.training.teacher import teacher_vectors
+from polyalign.training.teacher import in_dimensions, teacher_vectors
 from polyalign.training.tokens import Tokens, tokens_of
 from polyalign.training.vocabulary import token_embeddings
 
@@ -242,12 +242,11 @@ def _loss(
 ) -> MultiwayLoss:
     if objective.keep == "none":
         return MultiwayLoss(model, objective)
-    if objective.keep != "soft-labels" and teacher.get_embedding_dimension() != model.get_embedding_dimension():
-        raise UserError(
-            f"keep {objective.keep!r} compares {model.get_embedding_dimension()} dimensions with a teacher's "
-            f"{teacher.get_embedding_dimension()}; use keep soft-labels, or a teacher of the same size"
-        )
-    return MultiwayLoss(model, objective, teacher=teacher_vectors(teacher, corpus))
+    keys, vectors = teacher_vectors(teacher, corpus)
+    dimensions = model.get_embedding_dimension() or vectors.shape[1]
+    if objective.keep != "soft-labels" and dimensions != vectors.shape[1]:
+        vectors = in_dimensions(vectors, dimensions)
+    return MultiwayLoss(model, objective, teacher=(keys, vectors))
 
 
 def _fit(
