@@ -41,6 +41,7 @@ def test_the_packaged_bases():
         "translate": "static",
         "study": None,
         "curves": None,
+        "gpu": None,
     }
     study = load_recipe("study", ["corpus=x"])
     assert {name: study.with_base(name).base for name in study.bases} == {
@@ -140,7 +141,7 @@ def test_mistakes_are_told_in_one_line(tmp_path, change, message):
 
 
 def test_what_is_no_recipe(tmp_path):
-    with pytest.raises(UserError, match=r"no recipe .nowhere.: not a file, nor one of the packaged curves, mbert, me5"):
+    with pytest.raises(UserError, match=r"no recipe .nowhere.: not a file, nor one of the packaged curves, gpu, mbert"):
         load_recipe("nowhere")
     with pytest.raises(UserError, match="is not valid YAML at line 2: "):
         load_recipe(written(tmp_path, "corpus: x\nbase: [1"))
