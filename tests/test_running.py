@@ -4,6 +4,7 @@ import json
 import shutil
 import signal
 
+import numpy as np
 import polars as pl
 import pytest
 import yaml
@@ -78,6 +79,18 @@ def test_a_second_call_redoes_nothing(whole, files):
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*.parquet")}
     assert run(recipe_of(files), out) == result
     assert before == {path: path.stat().st_mtime_ns for path in out.rglob("*.parquet")}
+
+
+def test_jobs_change_nothing_but_the_order(whole, files, tmp_path):
+    """The same trainings, each in one of two processes."""
+    result = run(recipe_of(files), tmp_path / "jobs", jobs=2)
+    assert [one["arms"] for one in result["comparisons"]] == [one["arms"] for one in whole[1]["comparisons"]]
+    for scores in (whole[0] / "scores").iterdir():
+        mine, expected = (
+            pl.read_parquet(folder / "scores.parquet") for folder in (tmp_path / "jobs/scores" / scores.name, scores)
+        )
+        assert mine.drop("value").equals(expected.drop("value"))
+        np.testing.assert_allclose(mine["value"], expected["value"], atol=0.1)  # other threads, other rounding
 
 
 def test_a_recipe_may_grow_and_scores_alone_count_as_done(whole, files, tmp_path):

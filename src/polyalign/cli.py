@@ -361,6 +361,7 @@ def run(
         list[str] | None, typer.Option("--set", help="KEY=VALUE, as training.steps=100; may be repeated.")
     ] = None,
     only: Annotated[str | None, typer.Option(help="Of several bases, comma-separated names of those to run.")] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Parts of the run at once, in processes that share the cores.")] = 1,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what it would do, with hours, and stop.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -368,7 +369,7 @@ def run(
     if dry_run:
         _outline(recipe, out, changes or [], as_json)
     else:
-        _run(recipe, out, changes or [], as_json, only=_codes(only) or [])
+        _run(recipe, out, changes or [], as_json, only=_codes(only) or [], jobs=jobs)
 
 
 def _outline(recipe: str, out: Path, changes: list[str], as_json: bool) -> None:
@@ -381,11 +382,11 @@ def _outline(recipe: str, out: Path, changes: list[str], as_json: bool) -> None:
     _print_json(lines) if as_json else show_outline(lines)
 
 
-def _run(recipe: str, out: Path, changes: list[str], as_json: bool, only: Sequence[str] = ()) -> None:
+def _run(recipe: str, out: Path, changes: list[str], as_json: bool, only: Sequence[str] = (), jobs: int = 1) -> None:
     from polyalign.recipe import load_recipe
     from polyalign.running import run as run_recipe
     from polyalign.terminal import show_comparison
 
     _quiet()
-    result = run_recipe(load_recipe(recipe, changes), out, only=only)
+    result = run_recipe(load_recipe(recipe, changes), out, only=only, jobs=jobs)
     _print_json(result) if as_json else show_comparison(result)

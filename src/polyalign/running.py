@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from polyalign.encoder import read_record
 from polyalign.errors import UserError
 from polyalign.evaluation import evaluate
 from polyalign.evaluation.own_rows import NAME as OWN_ROWS
+from polyalign.jobs import Each, calls_in
 from polyalign.planning import Cell, plan_cells, reference_plan, scaled
-from polyalign.recipe import BASE_ARM, Arm, Recipe, load_recipe
+from polyalign.recipe import BASE_ARM, Arm, Recipe, TuningSettings, load_recipe
 from polyalign.reporting import compare
 from polyalign.storage import MANIFEST, fingerprint, new_folder, read_manifest, versions, write_json, write_text
 from polyalign.training.bases import STATIC, load_base
@@ -25,12 +27,12 @@ from polyalign.training.objective import Objective
 from polyalign.training.settings import TrainingSettings
 from polyalign.training.trainer import train
 from polyalign.translation import BuildSettings, build
-from polyalign.tuning import tune, tuned
+from polyalign.tuning import choose, run_trial, tuned
 
 log = logging.getLogger(__name__)
 
 
-def run(recipe: Recipe | str | Path, out: str | Path, *, only: Sequence[str] = ()) -> dict[str, Any]:
+def run(recipe: Recipe | str | Path, out: str | Path, *, only: Sequence[str] = (), jobs: int = 1) -> dict[str, Any]:
     """Do all that a recipe says and return the comparison, as `compare` does.
 
     Finished parts are left alone, interrupted ones go on. Complete scores count as finished without their encoder. A
@@ -41,6 +43,7 @@ def run(recipe: Recipe | str | Path, out: str | Path, *, only: Sequence[str] = (
         out: the folder of the run: ``corpus``, ``tuning``, ``encoders``, ``scores`` and ``report`` in it; of several
             bases, ``tuning``, ``encoders`` and ``scores`` lie in a folder for each.
         only: names of the bases to run and to report; none for all.
+        jobs: how many trials, trainings and evaluations go on at once, in processes that share the cores.
 
     Raises:
         UserError: for a mistake in the recipe or its inputs, or another recipe in the same folder.
@@ -52,14 +55,13 @@ def run(recipe: Recipe | str | Path, out: str | Path, *, only: Sequence[str] = (
             f"no base {', '.join(sorted(unknown))} in the recipe; it has {', '.join(recipe.bases) or 'one'}"
         )
     _claim(out, recipe)
-    corpus = _corpus(recipe, out / "corpus")
+    _make_corpus(recipe, out / "corpus")
     scores, trials = [], []
-    names: list[str | None] = [*(only or recipe.bases)] or [None]
-    for name in names:
-        one = recipe if name is None else recipe.with_base(name)
-        runner = _Runner(one, one.rows_of(corpus), out / (name or ""), name)
-        scores += runner.run()
-        trials += runner.trials
+    runners = _runners(recipe, out, only)
+    with calls_in(jobs, runners, partial(_runners, recipe, out, only)) as each:
+        for runner in runners.values():
+            scores += runner.run(each)
+            trials += runner.trials
     report = recipe.report
     where = out / "report" if not only else out / f"report-{'-'.join(only)}"
     result = compare(scores, where, control=report.control, resamples=report.resamples, trials=trials)
@@ -68,6 +70,14 @@ def run(recipe: Recipe | str | Path, out: str | Path, *, only: Sequence[str] = (
     manifest = {"format": 1, "kind": "run", "recipe": recipe.model_dump(mode="json"), "versions": versions()}
     write_json(out / MANIFEST, manifest)
     return result
+
+
+def _runners(recipe: Recipe, out: Path, only: Sequence[str]) -> dict[str | None, _Runner]:
+    """Return the parts of a run, by base, once its corpus is there."""
+    corpus = Corpus.open(out / "corpus", languages=recipe.languages)
+    names: list[str | None] = [*(only or recipe.bases)] or [None]
+    parts = {name: recipe if name is None else recipe.with_base(name) for name in names}
+    return {name: _Runner(part, part.rows_of(corpus), out / (name or ""), name) for name, part in parts.items()}
 
 
 class _Runner:
@@ -84,41 +94,58 @@ class _Runner:
         self.recipe, self.corpus, self.out, self.name = recipe, corpus, out, name
         self.trials: list[dict[str, Any]] = []
 
-    def run(self) -> list[Path]:
-        """Tune, train and evaluate every cell; return the folders of the scores."""
+    def run(self, each: Each) -> list[Path]:
+        """Tune, train and evaluate every cell; return the folders of the scores.
+
+        Args:
+            each: carries out calls of the methods of a runner of this base.
+        """
         recipe = self.recipe
         cells = plan_cells(recipe, self.corpus)
         for cell in cells:
             budgets, seeds = ", ".join(cell.budgets), len(recipe.seeds)
             log.info("plan: %s, %d steps, %d texts, %d seeds (%s)", cell.name, cell.steps, cell.texts, seeds, budgets)
-        scores = []
+        scores: list[Path] = []
         if BASE_ARM in recipe.arms:
-            scores.append(self._score_base(self._budgets({kind for cell in cells for kind in cell.budgets})))
-        best: dict[tuple[str, float], dict[str, float]] = {}
-        if recipe.tuning:
-            best = {(arm.name, scale): self._tune(arm, scale) for scale in recipe.scale for arm in recipe.trained_arms}
+            kinds = {kind for cell in cells for kind in cell.budgets}
+            scores += each(self.name, "score_base", [(self._budgets(kinds),)])
+        best = self._tune(each, recipe.tuning) if recipe.tuning else {}
+        calls = []
         for cell in cells:
             objective, settings = cell.arm.full_objective, recipe.settings_of(cell.arm)
             if best:
                 objective, settings = tuned(cell.arm, best[cell.arm.name, cell.scale], settings)
             settings = settings.model_copy(update={"epochs": None, "texts": None, "steps": cell.steps})
-            scores += [self._score(cell, objective, settings, seed) for seed in recipe.seeds]
-        return scores
+            calls += [(cell, objective, settings, seed) for seed in recipe.seeds]
+        return scores + each(self.name, "score", calls)
 
-    def _tune(self, arm: Arm, scale: float) -> dict[str, float]:
-        """Return the best hyper-parameters of an arm for a multiple of the budget, and keep all its trials."""
-        tuning = self.recipe.tuning
-        assert tuning is not None
-        texts = round(tuning.share * int(reference_plan(self.recipe, self.corpus, scale).texts.sum()))
-        trials = tune(self.recipe, self.corpus, arm, texts, self.out / "tuning" / scaled(arm.name, scale))
-        self.trials += [{"base": self.name, **trial, "arm": scaled(arm.name, scale, " × ")} for trial in trials]
-        best = next(trial for trial in trials if trial["chosen"])
-        return {key: best[key] for key in ("learning_rate", "temperature") if key in best}
+    def _tune(self, each: Each, tuning: TuningSettings) -> dict[tuple[str, float], dict[str, float]]:
+        """Return each arm's best hyper-parameters for each multiple of the budget, and keep all trials."""
+        calls = []
+        for scale in self.recipe.scale:
+            texts = round(tuning.share * int(reference_plan(self.recipe, self.corpus, scale).texts.sum()))
+            for arm in self.recipe.trained_arms:
+                calls += [(arm, scale, trial, texts) for trial in tuning.trials(arm.full_objective)]
+        results: dict[tuple[str, float], list[dict[str, Any]]] = {}
+        for (arm, scale, *_), result in zip(calls, each(self.name, "try_out", calls), strict=True):
+            results.setdefault((arm.name, scale), []).append(result)
+        best = {}
+        for (name, scale), trials in results.items():
+            chosen = choose(trials)
+            self.trials += [{"base": self.name, **trial, "arm": scaled(name, scale, " × ")} for trial in chosen]
+            winner = next(trial for trial in chosen if trial["chosen"])
+            best[name, scale] = {key: value for key, value in winner.items() if key in ("learning_rate", "temperature")}
+        return best
+
+    def try_out(self, arm: Arm, scale: float, trial: dict[str, float], texts: int) -> dict[str, Any]:
+        """Return a trial of an arm for a multiple of the budget; see `run_trial`."""
+        folder = self.out / "tuning" / scaled(arm.name, scale)
+        return run_trial(self.recipe, self.corpus, arm, trial, texts, folder)
 
     def _budgets(self, kinds: Iterable[str]) -> list[str]:
         return [kind if self.name is None else f"{self.name}, {kind}" for kind in sorted(kinds)]
 
-    def _score(self, cell: Cell, objective: Objective, settings: TrainingSettings, seed: int) -> Path:
+    def score(self, cell: Cell, objective: Objective, settings: TrainingSettings, seed: int) -> Path:
         """Train and evaluate one encoder, unless its scores are there; return their folder."""
         recipe, name = self.recipe, f"{cell.name}-seed{seed}"
         encoder, scores = self.out / "encoders" / name, self.out / "scores" / name
@@ -179,7 +206,7 @@ class _Runner:
             )
         return True
 
-    def _score_base(self, budgets: list[str]) -> Path:
+    def score_base(self, budgets: list[str]) -> Path:
         """Evaluate the base as the arms find it, prompt and all, unless its scores are there; return their folder."""
         recipe, name = self.recipe, BASE_ARM
         encoder, scores = self.out / "encoders" / name, self.out / "scores" / name
@@ -259,12 +286,12 @@ def _grown(key: str, before: Any, now: Any) -> bool:
     return fingerprint(before) == fingerprint(now)
 
 
-def _corpus(recipe: Recipe, out: Path) -> Corpus:
-    """Import or build the corpus, and return it in the languages of the recipe."""
+def _make_corpus(recipe: Recipe, out: Path) -> None:
+    """Import or build the corpus."""
     if isinstance(recipe.corpus, BuildSettings):
         build(recipe.corpus, out)
-        return Corpus.open(out, languages=recipe.languages)
-    return import_corpus(recipe.corpus_files, out, languages=recipe.languages)
+    else:
+        import_corpus(recipe.corpus_files, out, languages=recipe.languages)
 
 
 def _add_scores_to_card(encoder: Path, scores: Path) -> None:

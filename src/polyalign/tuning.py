@@ -26,54 +26,59 @@ def tuned(arm: Arm, trial: dict[str, float], settings: TrainingSettings) -> tupl
     return objective, settings.model_copy(update={"learning_rate": trial["learning_rate"]})
 
 
-def tune(recipe: Recipe, corpus: Corpus, arm: Arm, texts: int, out: Path) -> list[dict[str, Any]]:
-    """Return the trials of an arm: its hyper-parameters, ``dev_accuracy`` in [0, 1] and whether it was ``chosen``.
+def run_trial(
+    recipe: Recipe, corpus: Corpus, arm: Arm, trial: dict[str, float], texts: int, out: Path
+) -> dict[str, Any]:
+    """Return a trial of an arm: its hyper-parameters, ``dev_accuracy`` in [0, 1], and its cost.
 
-    The best of the checkpoints counts, as in a whole training. Of each trial its result alone is kept, ``out/*.json``;
-    finished ones are not repeated.
+    The best of the checkpoints counts, as in a whole training. The result alone is kept, ``out/*.json``; a finished
+    trial is not repeated.
 
     Args:
         recipe: with ``tuning``.
         corpus: all rows, those for the dev set among them.
         arm: what is tuned.
-        texts: that a trial encodes.
+        trial: one of `TuningSettings.trials`.
+        texts: that it encodes.
         out: the folder of the arm's trials.
 
     Raises:
-        UserError: when a trial there was made under other settings.
+        UserError: when the trial there was made under other settings.
     """
     assert recipe.tuning is not None
-    results: list[dict[str, Any]] = []
-    for trial in recipe.tuning.trials(arm.full_objective):
-        name = "-".join(f"{key.replace('_', '-')}-{value:g}" for key, value in trial.items())
-        objective, settings = tuned(arm, trial, recipe.settings_of(arm))
-        settings = settings.model_copy(update={"epochs": None, "steps": None, "texts": texts})
-        seed = recipe.tuning.seed
-        request: dict[str, Any] = {
-            "objective": objective.model_dump(mode="json"),
-            "training": settings.model_dump(mode="json"),
-            "seed": seed,
-            "corpus": corpus.fingerprint,
-            "teacher": arm.teacher,
-        }
-        done = read_manifest(out, f"{name}.json")
-        if done is None:
-            log.info("trial of %s: %s", arm.name, ", ".join(f"{key} {value:g}" for key, value in trial.items()))
-            record = train(
-                corpus, out / name, base=str(recipe.base), objective=objective, settings=settings, seed=seed,
-                teacher=arm.teacher, arm=arm.name, trust_remote_code=recipe.trust_remote_code,
-            )  # fmt: skip
-            cost = {key: record["cost"][key] for key in ("texts_encoded", "seconds")}
-            done = {"arm": arm.name, **trial, "dev_accuracy": record["best"]["dev_accuracy"], **cost}
-            write_json(out / f"{name}.json", done | {"request": request})
-            shutil.rmtree(out / name)
-        elif differing := _differing(done["request"], request, f"{out / name}.json"):
-            what = " and ".join(differing)
-            raise UserError(f"{out / name}.json is a trial under another {what}; delete it, or choose another --out")
-        results.append({key: value for key, value in done.items() if key != "request"})
-    best = max(results, key=lambda one: one["dev_accuracy"])
-    _warn_of_edges(results, best)
-    return [one | {"chosen": one is best} for one in results]
+    name = "-".join(f"{key.replace('_', '-')}-{value:g}" for key, value in trial.items())
+    objective, settings = tuned(arm, trial, recipe.settings_of(arm))
+    settings = settings.model_copy(update={"epochs": None, "steps": None, "texts": texts})
+    seed = recipe.tuning.seed
+    request: dict[str, Any] = {
+        "objective": objective.model_dump(mode="json"),
+        "training": settings.model_dump(mode="json"),
+        "seed": seed,
+        "corpus": corpus.fingerprint,
+        "teacher": arm.teacher,
+    }
+    done = read_manifest(out, f"{name}.json")
+    if done is None:
+        log.info("trial of %s: %s", arm.name, ", ".join(f"{key} {value:g}" for key, value in trial.items()))
+        record = train(
+            corpus, out / name, base=str(recipe.base), objective=objective, settings=settings, seed=seed,
+            teacher=arm.teacher, arm=arm.name, trust_remote_code=recipe.trust_remote_code,
+        )  # fmt: skip
+        cost = {key: record["cost"][key] for key in ("texts_encoded", "seconds")}
+        done = {"arm": arm.name, **trial, "dev_accuracy": record["best"]["dev_accuracy"], **cost}
+        write_json(out / f"{name}.json", done | {"request": request})
+        shutil.rmtree(out / name)
+    elif differing := _differing(done["request"], request, f"{out / name}.json"):
+        what = " and ".join(differing)
+        raise UserError(f"{out / name}.json is a trial under another {what}; delete it, or choose another --out")
+    return {key: value for key, value in done.items() if key != "request"}
+
+
+def choose(trials: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return all trials of an arm, each with whether it was ``chosen``, for its accuracy on the dev rows."""
+    best = max(trials, key=lambda one: one["dev_accuracy"])
+    _warn_of_edges(trials, best)
+    return [one | {"chosen": one is best} for one in trials]
 
 
 def _differing(recorded: dict[str, Any], request: dict[str, Any], where: str) -> list[str]:
