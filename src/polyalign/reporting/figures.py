@@ -52,6 +52,7 @@ _WIDTH = 3.45  # inches, so that three stand side by side on a page and one fill
 _HEADING: dict[str, Any] = {"x": 0.01, "ha": "left", "fontsize": 8.5, "fontweight": "bold"}
 _LONGEST_NAME = 20  # characters of an arm's name in a figure
 _ALWAYS_OPEN = 40  # rows above which the page folds a chart away
+_MANY_TIMES = 8  # costs further apart than that stand on a logarithmic axis
 _MOST_NAMED = 12  # languages that a slope chart names; of more, those that changed most clearly
 
 
@@ -411,6 +412,7 @@ def _quality_and_cost(
         _legend(figure, family, styles)
         axes = figure.subplots(1, 2, sharey=True)
         for drawn, (key, label) in zip(axes, quantities.items(), strict=True):
+            trained: list[float] = []
             for arm, (colour, marker) in styles.items():
                 found = sorted(_costs(comparisons, family, arm, key))
                 for cost, mean, low, high in found:
@@ -418,10 +420,14 @@ def _quality_and_cost(
                     dearest = max(dearest, (arm, mean), key=lambda one: one[1])
                 x, y = [one[0] for one in found], [one[1] for one in found]
                 drawn.plot(x, y, marker, color=colour, ls="-", lw=0.7, clip_on=False)
+                trained += [cost for cost in x if cost > 0]
             drawn.set_xlabel(label)
+            if trained and max(trained) > _MANY_TIMES * min(trained):  # an untouched model stands at 0 all the same
+                drawn.set_xscale("symlog", linthresh=min(trained))
+            else:
+                drawn.xaxis.set_major_locator(_few_ticks())
             drawn.set_xlim(left=0)
             drawn.xaxis.set_major_formatter(_compact)
-            drawn.xaxis.set_major_locator(_few_ticks())
             drawn.grid()
             drawn.set_axisbelow(True)
         axes[0].set_ylabel("points")
