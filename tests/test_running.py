@@ -287,7 +287,7 @@ def test_packaged_recipes_run_on_their_architecture(name, architecture, files, t
     ]
     recipe = load_recipe(name, [*changes, *(["training.prompt='query: '"] if name == "me5" else [])])
     result = run(recipe, tmp_path / "run")
-    further = ["distill-contrast", "en-x-extended", "multi-way-extended"] if name == "minilm" else []
+    further = ["x-y-distill", "en-x-extended", "multi-way-extended", "distill-contrast"] if name == "minilm" else []
     arms = {"base", "multi-way", "en-x", *further}
     assert [set(one["arms"]) for one in result["comparisons"]] == [arms] * len(recipe.equal)
     assert {one["control"] for one in result["comparisons"]} == {"en-x"}

@@ -208,9 +208,7 @@ def train(
     corpus: Annotated[str, typer.Argument(help="A corpus folder or anything `import` takes.")],
     out: Annotated[Path, typer.Option(help="The encoder folder to write.")],
     base: Annotated[str, typer.Option(help="static, or a model folder or Hub id.")] = "static",
-    objective: Annotated[
-        str, typer.Option(help="A preset, such as multi-way, en-x or distill-contrast.")
-    ] = "multi-way",
+    objective: Annotated[str, typer.Option(help="A preset, such as multi-way, en-x or x-y-distill.")] = "multi-way",
     languages: Languages = None,
     epochs: Annotated[int | None, typer.Option(help="Budget: passes over the rows.")] = None,
     steps: Annotated[int | None, typer.Option(help="Budget: optimizer steps.")] = None,

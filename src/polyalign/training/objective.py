@@ -135,11 +135,9 @@ PRESETS: dict[str, Objective] = {
     # Every language anchors every other, and each is held to the frozen teacher's English: contrast alone pushes near
     # paraphrases apart and forgets what the teacher knows; distillation alone leaves translations less close.
     "multi-way-distill": Objective(temperature=0.2, keep="l2", keep_texts="all", keep_weight=1.0),
-    # The same for a base that knows its English well, with itself as teacher: contrast enough to draw translations
-    # together, too little to push apart what the teacher holds together.
-    "distill-contrast": Objective(
-        contrast=0.1, languages_per_row=4, english_always=True, keep="l2", keep_texts="all", keep_weight=1.0
-    ),
+    # For a base that knows its English well, with itself as teacher: two languages a row, any two, against all other
+    # texts, held a little to the teacher's English, which keeps topics together that contrast pushes apart.
+    "x-y-distill": Objective(negatives="all", languages_per_row=2, keep="l2", keep_texts="all", keep_weight=0.2),
     # Our reading of "Enhancing Multilingual Embeddings via Multi-Way Parallel Text Alignment" (2026): four languages a
     # row, a denominator of negatives only, low-cosine positives weighted up, an L2 pull to the pretrained embeddings.
     "paper": Objective(
