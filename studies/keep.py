@@ -1,8 +1,9 @@
 """Keep the scores of a study without its encoders, small enough for version control.
 
-    python studies/keep.py runs/study studies/results
+    python studies/keep.py runs/study studies/results/study
 
-`polyalign run` takes what is kept as done; `polyalign compare studies/results/BASE/scores/*` makes the report again.
+`polyalign run` takes what is kept as done; `polyalign compare studies/results/study/BASE/scores/*` makes the report
+again.
 
 Of each finished cell the scores, the predictions that intervals are computed from, and the manifest are kept; of tuning
 every trial; of the run its recipe. Cosines are kept where a metric needs them (STS), in single precision. Paths of the

@@ -2,12 +2,14 @@
 
     python studies/tables.py
 
-For each folder of studies/results the scores are compared as `polyalign compare` does it, with a thousand resamples.
+The scores of each run, or base of a run, in studies/results are compared as `polyalign compare` does it, with a thousand
+resamples.
 The numbers stay beside the scores (tables.json), the tables in docs/results.md between two marks that name the folder.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import tempfile
@@ -20,7 +22,6 @@ from polyalign.storage import write_json, write_text
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "studies" / "results"
 PAGE = ROOT / "docs" / "results.md"
-CONTROL = "en-x"
 log = logging.getLogger(__name__)
 
 
@@ -28,16 +29,31 @@ def main() -> None:
     """Compare every folder and write its numbers and its tables."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     page = PAGE.read_text(encoding="utf-8")
-    for folder in sorted(path.parent for path in RESULTS.glob("*/scores")):
+    for folder in kept():
+        control = json.loads(_recipe_of(folder).read_text(encoding="utf-8"))["report"]["control"]
         with tempfile.TemporaryDirectory() as temporary:
-            result = compare(sorted((folder / "scores").iterdir()), Path(temporary) / "report", control=CONTROL)
-        kept = [
+            result = compare(sorted((folder / "scores").iterdir()), Path(temporary) / "report", control=control)
+        numbers = [
             {key: one[key] for key in ("budget", "control", "headline", "english")} for one in result["comparisons"]
         ]
-        write_json(folder / "tables.json", {"comparisons": kept})
-        page = with_block(page, folder.name, tables(result["comparisons"]))
-        log.info("%s: tables of %d comparisons", folder.name, len(result["comparisons"]))
+        write_json(folder / "tables.json", {"comparisons": numbers})
+        page = with_block(page, name_of(folder), tables(result["comparisons"]))
+        log.info("%s: tables of %d comparisons", name_of(folder), len(result["comparisons"]))
     write_text(PAGE, page)
+
+
+def kept() -> list[Path]:
+    """Return the folders that hold kept scores: runs, or bases of a run."""
+    return sorted(path.parent for path in RESULTS.glob("**/scores"))
+
+
+def name_of(folder: Path) -> str:
+    """Return what the marks in the page call a folder."""
+    return folder.relative_to(ROOT).as_posix()
+
+
+def _recipe_of(folder: Path) -> Path:
+    return next(path for place in (folder, folder.parent) if (path := place / "recipe.json").is_file())
 
 
 def with_block(page: str, name: str, text: str) -> str:
@@ -46,7 +62,7 @@ def with_block(page: str, name: str, text: str) -> str:
     Raises:
         ValueError: when the page lacks the marks.
     """
-    begin, end = f"<!-- studies/results/{name} -->", f"<!-- end of studies/results/{name} -->"
+    begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
     if begin not in page or end not in page:
         raise ValueError(f"{PAGE} lacks the marks {begin} and {end}")
     return re.sub(
@@ -56,7 +72,7 @@ def with_block(page: str, name: str, text: str) -> str:
 
 def block(page: str, name: str) -> str:
     """Return the text between the two marks of a folder."""
-    return page.split(f"<!-- studies/results/{name} -->\n\n")[1].split(f"\n<!-- end of studies/results/{name} -->")[0]
+    return page.split(f"<!-- {name} -->\n\n")[1].split(f"\n<!-- end of {name} -->")[0]
 
 
 def tables(comparisons: list[dict[str, Any]]) -> str:

@@ -25,7 +25,7 @@ def written(tmp_path, values):
 def test_packaged_recipes_are_sound(name):
     recipe = load_recipe(name, ["corpus=rows.parquet"])
     assert recipe.trained_arms[0].name == "multi-way"
-    assert recipe.report.control == (None if name == "translate" else "en-x")
+    assert recipe.report.control == {"translate": None, "minilm": "en-x-extended"}.get(name, "en-x")
     budgets = {"study": ["rows", "texts", "pairs"], "curves": ["texts"], "minilm": ["texts"]}
     assert recipe.equal == budgets.get(name, ["rows", "texts"])
 

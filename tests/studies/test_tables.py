@@ -5,18 +5,18 @@ import json
 import polars as pl
 import pytest
 
-from tables import PAGE, RESULTS, block, tables, with_block
+from tables import PAGE, block, kept, name_of, tables, with_block
 
-FOLDERS = sorted(path.parent for path in RESULTS.glob("*/tables.json"))
+FOLDERS = kept()
 
 
-@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+@pytest.mark.parametrize("folder", FOLDERS, ids=name_of)
 def test_the_page_has_the_kept_numbers(folder):
-    kept = json.loads((folder / "tables.json").read_text(encoding="utf-8"))["comparisons"]
-    assert block(PAGE.read_text(encoding="utf-8"), folder.name) == tables(kept)
+    numbers = json.loads((folder / "tables.json").read_text(encoding="utf-8"))["comparisons"]
+    assert block(PAGE.read_text(encoding="utf-8"), name_of(folder)) == tables(numbers)
 
 
-@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+@pytest.mark.parametrize("folder", FOLDERS, ids=name_of)
 def test_the_kept_numbers_are_those_of_the_scores(folder):
     """The means over tasks, subsets and seeds, computed once more from scores.parquet alone."""
     runs = [(json.loads((cell / "manifest.json").read_text()), cell) for cell in sorted((folder / "scores").iterdir())]
@@ -65,8 +65,8 @@ def test_tables_by_hand():
         "| STS, seen | 50.0 | 48.0 (**−2.0 [−3.0, −1.0]**) |",
         "| STS, English | 70.0 | 71.0 (+1.0 [−1.0, 3.0]) |",
     ]
-    page = with_block("a\n<!-- studies/results/x -->\nold\n<!-- end of studies/results/x -->\nb", "x", text)
-    assert block(page, "x") == text
+    page = with_block("a\n<!-- x/y -->\nold\n<!-- end of x/y -->\nb", "x/y", text)
+    assert block(page, "x/y") == text
     assert page.startswith("a\n")
     with pytest.raises(ValueError, match="lacks the marks"):
         with_block("a", "x", text)
