@@ -2,8 +2,8 @@
 
     python studies/tables.py
 
-The scores of each run, or base of a run, in studies/results are compared as `polyalign compare` does it, with a thousand
-resamples.
+The scores of each run, or base of a run, in studies/results are compared as `polyalign compare` does it, with a
+thousand resamples.
 The numbers stay beside the scores (tables.json), the tables in docs/results.md between two marks that name the folder.
 """
 
