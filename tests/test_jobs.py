@@ -1,7 +1,7 @@
 """Calls in other processes: results in order, mistakes as they are, an end with whoever began them."""
 
+import importlib
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -9,15 +9,16 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-import torch
 
 from polyalign.errors import UserError
 from polyalign.jobs import calls_in
 
+COUNTING = """
+import os, signal, time
+import torch
+from polyalign.errors import UserError
 
 class Counter:
-    """Adds to a number that it was made with."""
-
     def __init__(self, start):
         self.start = start
 
@@ -26,18 +27,27 @@ class Counter:
         return self.start + number, os.getpid(), torch.get_num_threads()
 
     def refuse(self, number):
-        raise UserError(f"{number} is odd") if number % 2 else ValueError
+        raise UserError(f"{number} is odd")
 
     def die(self, _):
         os.kill(os.getpid(), signal.SIGKILL)
 
-
 def counters(*starts):
     return {f"{start}": Counter(start) for start in starts}
+"""
+
+
+@pytest.fixture
+def counters(tmp_path, monkeypatch):
+    """From a module that other processes can import, as they cannot import tests."""
+    (tmp_path / "counting.py").write_text(COUNTING)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield importlib.import_module("counting").counters
+    del sys.modules["counting"]
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_results_keep_the_order_of_the_calls(jobs):
+def test_results_keep_the_order_of_the_calls(jobs, counters):
     with calls_in(jobs, counters(10, 20), partial(counters, 10, 20)) as each:
         for name in ("10", "20"):
             results = each(name, "add", [(number,) for number in range(6)])
@@ -49,12 +59,12 @@ def test_results_keep_the_order_of_the_calls(jobs):
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_a_mistake_is_told_as_in_one_process(jobs):
+def test_a_mistake_is_told_as_in_one_process(jobs, counters):
     with pytest.raises(UserError, match=r"^3 is odd$"), calls_in(jobs, counters(0), partial(counters, 0)) as each:
         each("0", "refuse", [(3,)])
 
 
-def test_a_killed_job_ends_the_run_in_one_line():
+def test_a_killed_job_ends_the_run_in_one_line(counters):
     told = "one of 2 jobs was killed, most likely for want of memory; run again with fewer --jobs"
     with pytest.raises(UserError, match=told), calls_in(2, {}, partial(counters, 0)) as each:
         each("0", "die", [(1,), (2,)])
