@@ -103,6 +103,10 @@ def test_set_changes_nested_keys(tmp_path):
             {"corpus": BUILD | {"to": ["de", "xx"], "engines": ["memry:a"]}},
             "corpus: build: to: unknown language code 'xx'; .* unknown engine 'memry' .did you mean 'memory'",
         ),
+        (
+            {"languages": ["en", "qq"], "evaluation": {"own_rows": "sample", "languages": ["xx", "all"]}},
+            "languages: unknown language code 'qq'.*; evaluation.languages: unknown language code 'xx'",
+        ),
         ({"evaluation": {}}, "evaluation: evaluation has neither tasks nor own_rows; name an MTEB task"),
         ({"training": {"epochs": 1, "steps": 1}}, "training: epochs and steps are given; a budget is one of"),
         (

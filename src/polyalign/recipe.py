@@ -12,6 +12,7 @@ from pydantic import Field, field_validator, model_validator
 
 from polyalign.corpus import Corpus
 from polyalign.errors import UserError
+from polyalign.languages import canonical
 from polyalign.settings import Settings, apply_change, parse_yaml
 from polyalign.training.objective import Objective
 from polyalign.training.settings import TrainingSettings
@@ -77,6 +78,11 @@ class EvaluationSettings(Settings):
     mteb_data: Path | None = None
     own_rows: str | None = None
     batch_size: int = Field(64, ge=1)
+
+    @field_validator("languages")
+    @classmethod
+    def _known(cls, languages: list[str] | None) -> list[str] | None:
+        return _checked(languages, "all")
 
     @property
     def held_out(self) -> str | None:
@@ -202,6 +208,11 @@ class Recipe(Settings):
     report: ReportSettings = ReportSettings()
     trust_remote_code: bool = False
 
+    @field_validator("languages")
+    @classmethod
+    def _known(cls, languages: list[str] | None) -> list[str] | None:
+        return _checked(languages)
+
     @field_validator("corpus", mode="before")
     @classmethod
     def _check_build(cls, corpus: Any) -> Any:
@@ -323,6 +334,17 @@ class Recipe(Settings):
     def settings_of(self, arm: Arm) -> TrainingSettings:
         """Return the training settings of an arm: those of the recipe with its own on top."""
         return TrainingSettings.checked(self.training.model_dump() | arm.settings, "settings")
+
+
+def _checked(languages: list[str] | None, *words: str) -> list[str] | None:
+    """Return languages as they are, once all are known or among the words that stand for several."""
+    for tag in languages or ():
+        if tag not in words:
+            try:
+                canonical(tag)
+            except UserError as error:
+                raise ValueError(str(error)) from error
+    return languages
 
 
 def _packaged(part: str) -> str:
