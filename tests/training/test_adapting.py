@@ -15,7 +15,7 @@ QUICK = {"steps": 4, "batch_rows": 8, "dev_rows": 12, "evaluations": 2}
 def test_adapters_are_merged_into_the_saved_encoder(tiny_xlmr, gappy_file, tmp_path, caplog):
     caplog.set_level("INFO", "polyalign")
     settings = TrainingSettings(**QUICK, lora={"rank": 4, "targets": ["query", "value"]}, learning_rate=0.01)
-    train(gappy_file, tmp_path / "out", base=tiny_xlmr, settings=settings)
+    record = train(gappy_file, tmp_path / "out", base=tiny_xlmr, settings=settings)
     assert "training 1,024 adapter weights of rank 4" in caplog.text  # 2 layers x 2 targets x 2 matrices of 32 x 4
     before, after = (load_encoder(path, device="cpu").state_dict() for path in (tiny_xlmr, tmp_path / "out"))
     assert before.keys() == after.keys()
@@ -24,10 +24,13 @@ def test_adapters_are_merged_into_the_saved_encoder(tiny_xlmr, gappy_file, tmp_p
     difference = after[min(changed)] - before[min(changed)]
     assert np.linalg.matrix_rank(difference.numpy(), tol=1e-5) == 4
 
+    again = train(gappy_file, tmp_path / "again", base=tiny_xlmr, settings=settings)
+    assert again["fingerprint"] == record["fingerprint"], "the seed decides the adapters' first weights"
+
 
 def test_merging_keeps_the_embeddings(tiny_bert):
     model = load_encoder(tiny_bert, device="cpu")
-    adapt(model, None, TrainingSettings(lora={"rank": 2}))
+    adapt(model, None, TrainingSettings(lora={"rank": 2}), seed=0)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "lora_B" in name:

@@ -18,19 +18,20 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def adapt(model: SentenceTransformer, tokens: Tokens, settings: TrainingSettings) -> None:
+def adapt(model: SentenceTransformer, tokens: Tokens, settings: TrainingSettings, *, seed: int) -> None:
     """Prepare an encoder for training in place; `restore` undoes it.
 
     Args:
         model: the encoder.
         tokens: of the training rows.
         settings: ``lora`` and ``weight_decay`` are used.
+        seed: of the adapters' initial weights.
 
     Raises:
         UserError: when adapters are asked for and cannot be had.
     """
     if settings.lora is not None:
-        _add_adapters(model, settings.lora)
+        _add_adapters(model, settings.lora, seed)
     elif settings.weight_decay == 0:  # decay moves the embeddings of tokens that never occur as well
         compact_embeddings(model, tokens.used)
 
@@ -42,14 +43,17 @@ def restore(model: SentenceTransformer) -> None:
     expand_embeddings(model)
 
 
-def _add_adapters(model: SentenceTransformer, lora: LoraSettings) -> None:
+def _add_adapters(model: SentenceTransformer, lora: LoraSettings, seed: int) -> None:
     if is_static(model):
         raise UserError("a static encoder has no linear layers for adapters; leave lora out")
+    import torch
+
     try:
         from peft import LoraConfig, get_peft_model
     except ImportError as error:
         raise UserError("lora needs a package: pip install 'polyalign[peft]'") from error
     config = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=lora.targets)
+    torch.manual_seed(seed)
     try:
         model[0].model = get_peft_model(model[0].model, config)
     except ValueError as error:  # no layer has one of the names

@@ -53,7 +53,7 @@ def measure_speed(base: str, corpus: Corpus, settings: TrainingSettings, *, trus
     batch_rows = _STATIC_ROWS if is_static(model) else _ROWS
     rows = corpus.rows.sample(min(len(corpus), _BATCHES * batch_rows), seed=0)
     tokens = tokens_of(Corpus(rows=rows, languages=corpus.languages, report=corpus.report), model)
-    adapt(model, tokens, settings)
+    adapt(model, tokens, settings, seed=0)
     fit = fitted(model, tokens, objective, settings.model_copy(update={"batch_rows": batch_rows}), seed=0)
     collator = TokenCollator(tokens, model, objective, tokens_per_chunk=fit.tokens_per_chunk)
     loss = MultiwayLoss(model, objective, cache_gradients=fit.cache_gradients)

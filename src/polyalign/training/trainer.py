@@ -127,7 +127,7 @@ def train(
     # The teacher has seen the base as it was.
     extension = extend_vocabulary(model, train_rows, settings.extension, seed=seed) if settings.extension else None
     tokens = tokens_of(train_rows, model)
-    adapt(model, tokens, settings)
+    adapt(model, tokens, settings, seed=seed)
     fit = fitted(model, tokens, objective, settings, seed=seed)
     loss.cache_gradients = fit.cache_gradients
     plan = make_plan(train_rows, objective, fit.batch_rows, seed=seed, **settings.budget)
