@@ -124,17 +124,18 @@ def make_bert(tmp_path_factory):
 
     def make(texts, *, subwords, lowercase=False, alphabet="", layers=2, hidden=32) -> str:
         """``texts``: to learn the subwords from; ``alphabet``: letters that it knows in any case."""
-        from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+        from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
         from transformers import BertConfig, BertModel, BertTokenizerFast, set_seed
 
-        special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+        from polyalign.training.extension import wordpieces
+
         tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
         tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
         tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-        trainer = trainers.WordPieceTrainer(
-            vocab_size=subwords, special_tokens=special, initial_alphabet=list(alphabet), show_progress=False
-        )
-        tokenizer.train_from_iterator(texts, trainer)
+        found = wordpieces(tokenizer, texts, subwords, min_frequency=0)
+        special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+        pieces = dict.fromkeys([*special, *alphabet, *sorted(found, key=found.__getitem__)])
+        tokenizer.model = models.WordPiece({piece: i for i, piece in enumerate(pieces)}, unk_token="[UNK]")
         tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
         fast = BertTokenizerFast(tokenizer_object=tokenizer, model_max_length=64)
         set_seed(0)

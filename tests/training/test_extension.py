@@ -12,7 +12,7 @@ from polyalign.encoder import load_encoder, read_record
 from polyalign.errors import UserError
 from polyalign.training import TrainingSettings, extension, train
 from polyalign.training.dev import BitextAccuracy
-from polyalign.training.extension import borrowed_embeddings, extend_vocabulary, new_pieces, with_pieces
+from polyalign.training.extension import borrowed_embeddings, extend_vocabulary, new_pieces, with_pieces, wordpieces
 from polyalign.training.settings import ExtensionSettings
 
 SMALL = ExtensionSettings(dimensions=64, epochs=6, batch_rows=32)
@@ -110,6 +110,13 @@ def test_familiar_letters_get_whole_words_alone(extended, english_bert, rows):
                 if token in counts:
                     counts[token] += 1
     assert min(counts.values()) >= SMALL.min_count - 2, "left out ones leave some of the others a little rarer or not"
+
+
+def test_the_same_subwords_every_time(extended, texts):
+    backend = extended[0].tokenizer.backend_tokenizer
+    first, *others = (wordpieces(backend, texts, 900, min_frequency=0) for _ in range(4))
+    assert len(first) == 900
+    assert others == [first] * 3
 
 
 def test_it_is_made_once_and_loads_elsewhere(extended, english_bert, rows, monkeypatch, tmp_path):

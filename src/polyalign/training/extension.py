@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 
 MIN_PIVOT_COUNT = 5
 """English subwords rarer than this in the corpus have no reliable place in the shared space, and lend no embedding."""
-_METHOD = 2
+_METHOD = 3
 """Of what is made here; raised whenever the same settings come to other subwords or embeddings than before."""
 _BLOCK = 4096
 
@@ -95,20 +95,37 @@ def _wordpiece(model: SentenceTransformer) -> Tokenizer:
     return copy
 
 
+def wordpieces(like: Tokenizer, texts: list[str], vocabulary: int, *, min_frequency: int) -> dict[str, int]:
+    """Return the subwords, with ids, of a WordPiece tokenizer learnt from texts; the same on every run.
+
+    Args:
+        like: a tokenizer that splits text into words in the same way.
+        texts: to learn from.
+        vocabulary: the most subwords; characters are kept even beyond that.
+        min_frequency: of a word or a part of words to become a subword.
+    """
+
+    def learnt(vocabulary: int, first: list[str]) -> dict[str, int]:
+        learner = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+        learner.normalizer, learner.pre_tokenizer = like.normalizer, like.pre_tokenizer
+        trainer = trainers.WordPieceTrainer(
+            vocab_size=vocabulary, min_frequency=min_frequency, special_tokens=["[UNK]", *first], show_progress=False
+        )
+        learner.train_from_iterator(texts, trainer)
+        vocab: dict[str, int] = learner.get_vocab()
+        return vocab
+
+    # The trainer breaks ties by ids, and numbers characters within words in the order of a hash table, which is another
+    # on every run, unless they are given to it.
+    return learnt(vocabulary, sorted(piece for piece in learnt(0, []) if piece.startswith("##")))
+
+
 def new_pieces(backend: Tokenizer, corpus: Corpus, settings: ExtensionSettings) -> list[str]:
     """Return the subwords that a WordPiece tokenizer of the corpus has and this one has not, frequent ones first."""
-    learner = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    learner.normalizer, learner.pre_tokenizer = backend.normalizer, backend.pre_tokenizer
-    # Words rarer than that are left in pieces, which other words share.
-    trainer = trainers.WordPieceTrainer(
-        vocab_size=settings.vocabulary,
-        min_frequency=settings.min_count,
-        special_tokens=["[UNK]"],
-        show_progress=False,
-    )
     texts = [text for language in corpus.languages for text in corpus.rows[language].drop_nulls()]
-    learner.train_from_iterator(texts, trainer)
-    known, found = backend.get_vocab(), learner.get_vocab()
+    # Words rarer than that are left in pieces, which other words share.
+    found = wordpieces(backend, texts, settings.vocabulary, min_frequency=settings.min_count)
+    known = backend.get_vocab()
     # A longer continuation in letters that the base knows would cut words of languages that are not in the corpus anew.
     familiar = {letter for piece in known if piece.startswith("##") and len(piece) > 3 for letter in piece}
     new = [
