@@ -67,6 +67,8 @@ SPECIAL = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
 BEGIN, PAD, END = 0, 1, 2
 HELD_OUT = 50
 """Sentences of each language that are not trained on; at most a tenth of them."""
+SORTED_BATCHES = 64
+"""So many batches at a time are drawn and sorted by length."""
 MEASURED_STEPS = 20
 """Until the first estimate of the speed; a quarter of them warm up and do not count."""
 
@@ -82,10 +84,10 @@ class MiniSettings(Settings):
     heads: int = Field(4, ge=1)
     inner: int = Field(1024, ge=8, description="dimensions of the feed-forward layers")
     vocabulary: int = Field(32_000, ge=300, le=65_536, description="subwords; a sixth at most are single characters")
-    block: int = Field(128, ge=8, description="tokens of a block, and the most of a text later on")
-    alpha: float = Field(0.7, ge=0, le=1, description="a language is drawn by its share of tokens to this power")
-    masked: float = Field(0.15, gt=0, lt=1, description="share of the tokens that is predicted")
-    batch: int = Field(64, ge=1, description="blocks a step")
+    length: int = Field(128, ge=8, description="the most tokens of a sentence, and of a text later on")
+    alpha: float = Field(0.7, ge=0, le=1, description="a language is drawn by its share of sentences to this power")
+    masked: float = Field(0.2, gt=0, lt=1, description="share of the tokens that is predicted")
+    batch: int = Field(2048, ge=1, description="tokens a step, padding included")
     learning_rate: float = Field(1e-3, gt=0, description="the peak, after 6%% of the steps; falls linearly to 0")
     dropout: float = Field(0.0, ge=0, lt=1, description="of hidden units")
     bf16: bool | Literal["auto"] = Field("auto", description="auto: where the device has instructions for it")
@@ -95,6 +97,8 @@ class MiniSettings(Settings):
     def _consistent(self) -> Self:
         if self.hours is not None and self.steps is not None:
             raise ValueError("hours and steps are given; a budget is one of them")
+        if self.length > self.batch:
+            raise ValueError(f"a sentence of {self.length} tokens does not fit into a batch of {self.batch}")
         if self.hidden % self.heads:
             raise ValueError(f"{self.hidden} dimensions do not divide into {self.heads} heads")
         return self
@@ -106,40 +110,39 @@ class Text:
     Args:
         about: ``tokenizer`` (its JSON), ``languages``, and the number of ``sentences`` of each.
         arrays: ``ids``, and by sentence ``lengths`` (in tokens) and ``held_out`` (1 or 0).
-        block: the most tokens of a text later on.
+        length: the most tokens of a sentence, and of a text later on.
 
     Attributes:
         tokenizer: with the special tokens of XLM-R.
         languages: names of the files.
-        ids: uint16, all tokens, each sentence with its ``</s>``.
+        ids: uint16, all tokens, each sentence between ``<s>`` and ``</s>``.
         starts: int64 [S + 1]; sentence ``s`` has the ids ``starts[s]`` to ``starts[s + 1]``.
+        lengths: int64 [S], tokens of the sentences as they are read: at most ``length``.
         trained: for each language, int64, the sentences to train on.
         held_out: for each language, int64, the others.
     """
 
-    def __init__(self, about: dict[str, Any], arrays: dict[str, np.ndarray], block: int) -> None:
+    def __init__(self, about: dict[str, Any], arrays: dict[str, np.ndarray], length: int) -> None:
         self.languages: list[str] = about["languages"]
         self.tokenizer = PreTrainedTokenizerFast(
             tokenizer_object=_with_frame(about["tokenizer"]), bos_token="<s>", cls_token="<s>", pad_token="<pad>",
-            eos_token="</s>", sep_token="</s>", unk_token="<unk>", mask_token="<mask>", model_max_length=block,
+            eos_token="</s>", sep_token="</s>", unk_token="<unk>", mask_token="<mask>", model_max_length=length,
         )  # fmt: skip
         self.ids = arrays["ids"]
         self.starts = np.concatenate([[0], arrays["lengths"].cumsum()])
+        self.lengths = np.minimum(arrays["lengths"], length)
         ends = np.cumsum(about["sentences"])
         sentences = np.split(np.arange(ends[-1]), ends[:-1])
         held_out = np.split(arrays["held_out"] == 1, ends[:-1])
         self.trained = [each[~held] for each, held in zip(sentences, held_out, strict=True)]
         self.held_out = [each[held] for each, held in zip(sentences, held_out, strict=True)]
 
-    def lengths(self, sentences: np.ndarray) -> np.ndarray:
-        """Return the numbers of tokens of sentences, int64."""
-        return self.starts[sentences + 1] - self.starts[sentences]
-
-    def block(self, sentences: np.ndarray, size: int) -> np.ndarray:
-        """Return ``<s>`` and the tokens of sentences, int64 [size]; what does not fit is cut."""
-        sentences = sentences[:size]  # each has a token at least
-        tokens = self.ids[spans(self.starts[sentences], self.lengths(sentences))]
-        return np.concatenate([[BEGIN], tokens[: size - 1]], dtype=np.int64)
+    def padded(self, sentences: np.ndarray) -> np.ndarray:
+        """Return the tokens of sentences, int64 [n, L], L that of the longest; what is beyond the length is cut."""
+        lengths = self.lengths[sentences]
+        rows = np.full((len(sentences), lengths.max()), PAD, dtype=np.int64)
+        rows[np.arange(rows.shape[1]) < lengths[:, None]] = self.ids[spans(self.starts[sentences], lengths)]
+        return rows
 
 
 def _with_frame(tokenizer: str) -> Tokenizer:
@@ -167,7 +170,7 @@ def prepared(paths: list[Path], work: Path, settings: MiniSettings) -> Text:
         partial(_tokenize, texts, settings),
         {"ids": np.uint16, "lengths": np.int64, "held_out": np.int8},
     )
-    return Text(about, arrays, settings.block)
+    return Text(about, arrays, settings.length)
 
 
 def _tokenize(texts: dict[str, pl.Series], settings: MiniSettings, writer: ArrayWriter) -> dict[str, Any]:
@@ -184,7 +187,7 @@ def _tokenize(texts: dict[str, pl.Series], settings: MiniSettings, writer: Array
         alphabet=sorted(counts, key=lambda character: (-counts[character], character))[: settings.vocabulary // 6],
     )
     for found in texts.values():
-        encoded = [[*each.ids, END] for each in tokenizer.encode_batch_fast(found.to_list())]
+        encoded = [[BEGIN, *each.ids, END] for each in tokenizer.encode_batch_fast(found.to_list())]
         # By the hash of the text, so that the choice does not depend on the order of the file.
         hashes = np.array([xxh3_64_intdigest(text.encode()) for text in found], dtype=np.uint64)
         held_out = hashes.argsort().argsort() < min(HELD_OUT, -(-len(found) // 10))
@@ -193,87 +196,88 @@ def _tokenize(texts: dict[str, pl.Series], settings: MiniSettings, writer: Array
     return {"tokenizer": tokenizer.to_str(), "languages": list(texts), "sentences": sentences}
 
 
-def block_starts(lengths: np.ndarray, room: int) -> np.ndarray:
-    """Return at which sentence each block begins, int64.
+class Batches(Dataset[tuple[int, np.ndarray]]):
+    """The batches of a whole training in the order of their use: a pure function of text, settings and length.
 
-    A block is filled with sentences; the one that is cut at its end begins the next block anew. So every block begins
-    with a whole sentence, as every text does at use, nothing is lost, and nothing is padded; a few percent of the
-    tokens are read twice. The last sentences, which fill no block, begin none.
-
-    Args:
-        lengths: int64, tokens of the sentences, in the order in which they are read; at most ``room``.
-        room: tokens of a block.
-    """
-    ends = lengths.cumsum()
-    starts, begin, before = [], 0, 0
-    while before + room <= ends[-1]:
-        starts.append(begin)
-        begin = int(ends.searchsorted(before + room, side="right"))  # the first that is not whole in this block
-        before = int(ends[begin - 1])
-    return np.array(starts, dtype=np.int64)
-
-
-class Blocks(Dataset[tuple[int, np.ndarray]]):
-    """The blocks of a whole training in the order of their use: a pure function of text, settings and length.
-
-    A block has sentences of one language, which is drawn with the probability of its share of the tokens to the power
-    alpha, as for XLM-R. The sentences of a language come in an order that is drawn again whenever all were read.
+    A sentence stands alone, as a text does at use. Its language is drawn with the probability of its share of the
+    sentences to the power alpha; the sentences of a language come in an order that is drawn again whenever all were
+    read. Sentences of similar length share a batch.
 
     Args:
         text: the tokens.
-        settings: ``seed``, ``block`` and ``alpha`` are used.
-        blocks: how many.
+        settings: ``seed``, ``batch`` and ``alpha`` are used.
+        steps: how many.
 
     Attributes:
-        languages: int64 [blocks], the language of each.
+        sentences: for each batch, int64, its sentences.
     """
 
-    def __init__(self, text: Text, settings: MiniSettings, blocks: int) -> None:
-        self._text, self._size = text, settings.block
-        room = settings.block - 1
-        lengths = [np.minimum(text.lengths(sentences), room) for sentences in text.trained]
-        share = np.array([each.sum() for each in lengths]) ** settings.alpha
+    def __init__(self, text: Text, settings: MiniSettings, steps: int) -> None:
+        self._text = text
+        share = np.array([len(trained) for trained in text.trained]) ** settings.alpha
         generator = np.random.default_rng(settings.seed)
-        self.languages = generator.choice(len(share), blocks, p=share / share.sum())
-        self._turn = np.empty(blocks, dtype=np.int64)
-        self._order, self._starts = [], []
-        for number, (sentences, tokens) in enumerate(zip(text.trained, lengths, strict=True)):
-            where = np.flatnonzero(self.languages == number)
-            self._turn[where] = np.arange(len(where))
-            passes = -(-(len(where) + 1) * room // tokens.sum())  # a block moves on by its room at most
-            order = np.concatenate([generator.permutation(len(sentences)) for _ in range(passes)])
-            self._order.append(sentences[order])
-            self._starts.append(block_starts(tokens[order], room))
+        coming = [np.array([], dtype=np.int64)] * len(share)
+        count = max(1, SORTED_BATCHES * settings.batch // int(np.mean(text.lengths)))
+        self.sentences: list[np.ndarray] = []
+        while len(self.sentences) < steps:
+            drawn = generator.multinomial(count, share / share.sum())
+            for number, trained in enumerate(text.trained):
+                while len(coming[number]) < drawn[number]:
+                    coming[number] = np.concatenate([coming[number], generator.permutation(trained)])
+            chosen = np.concatenate([order[:n] for order, n in zip(coming, drawn, strict=True)])
+            coming = [order[n:] for order, n in zip(coming, drawn, strict=True)]
+            batches = by_length(generator.permutation(chosen), text.lengths, settings.batch)
+            self.sentences += [batches[place] for place in generator.permutation(len(batches))]
+        del self.sentences[steps:]
 
     def __len__(self) -> int:
-        return len(self.languages)
+        return len(self.sentences)
 
     def __getitem__(self, place: int) -> tuple[int, np.ndarray]:
-        """Return the place itself, which the mask depends on, and the tokens, int64 [block]."""
-        language = self.languages[place]
-        first = self._starts[language][self._turn[place]]
-        return place, self._text.block(self._order[language][first:], self._size)
+        """Return the place itself, which the mask depends on, and the tokens, int64 [n, L]."""
+        return place, self._text.padded(self.sentences[place])
+
+
+def by_length(sentences: np.ndarray, lengths: np.ndarray, batch: int) -> list[np.ndarray]:
+    """Return the sentences in batches, short ones first; each has as many as fit.
+
+    Args:
+        sentences: int64.
+        lengths: int64, tokens of every sentence there is; at most ``batch``.
+        batch: the most tokens of a batch, with all padded to its longest.
+    """
+    ordered = sentences[lengths[sentences].argsort(kind="stable")]
+    longest = lengths[ordered]
+    batches, begin = [], 0
+    while begin < len(ordered):
+        sizes = longest[begin:] * np.arange(1, len(ordered) - begin + 1)  # rises: both factors do
+        count = int(sizes.searchsorted(batch, side="right"))
+        batches.append(ordered[begin : begin + count])
+        begin += count
+    return batches
 
 
 class Masks(DataCollatorForLanguageModeling):
-    """Masks blocks by a function of the seed and of their places: drawn from a random state, it would not resume."""
+    """Masks a batch by a function of the seed and of its place: drawn from a random state, it would not resume."""
 
     def torch_call(self, examples: list[tuple[int, np.ndarray]]) -> dict[str, Tensor]:
-        """Return ``input_ids`` and ``labels``, int64 [batch, block]; labels are -100 where nothing is masked."""
-        places, blocks = zip(*examples, strict=True)
-        self.generator = torch.Generator().manual_seed(xxh3_64_intdigest(f"{self.seed}:{places[0]}".encode()) >> 1)
-        ids = torch.from_numpy(np.stack(blocks)).long()
-        inputs, labels = self.torch_mask_tokens(ids, special_tokens_mask=ids < len(SPECIAL))
+        """Return ``input_ids`` and ``labels``, int64 [n, L]; labels are -100 where nothing is masked."""
+        ((place, rows),) = examples
+        self.generator = torch.Generator().manual_seed(xxh3_64_intdigest(f"{self.seed}:{place}".encode()) >> 1)
+        ids = torch.from_numpy(rows)
+        inputs, labels = self.torch_mask_tokens(ids.clone(), special_tokens_mask=ids < len(SPECIAL))
         return {"input_ids": inputs, "labels": labels}
 
 
 class MaskedModel(XLMRobertaForMaskedLM):
-    """XLM-R that scores the vocabulary at masked tokens only, a seventh of all, and takes the loss in float32."""
+    """XLM-R that scores the vocabulary at masked tokens only, and takes the loss in float32."""
 
     def forward(self, input_ids: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """Return the mean ``loss`` over masked tokens and, when not in training, how many of them are ``right``."""
         masked = labels != -100
-        scores = self.lm_head(self.roberta(input_ids).last_hidden_state[masked]).float()
+        scores = self.lm_head(
+            self.roberta(input_ids, attention_mask=input_ids != PAD).last_hidden_state[masked]
+        ).float()
         loss = cross_entropy(scores, labels[masked])
         if self.training:
             return {"loss": loss}
@@ -293,16 +297,12 @@ class HeldOut:
 
     def __init__(self, text: Text, settings: MiniSettings, masks: Masks) -> None:
         self._batches: dict[str, dict[str, Tensor]] = {}
-        room = settings.block - 1
         for language, sentences in zip(text.languages, text.held_out, strict=True):
-            again = np.resize(sentences, len(sentences) + room)  # the first ones once more, to fill the last block
-            starts = block_starts(np.minimum(text.lengths(again), room), room)
-            blocks = [text.block(again[first:], settings.block) for first in starts[starts < len(sentences)]]
-            batch = masks([(-1, block) for block in blocks])
+            batch = masks([(-1, text.padded(sentences))])
             if (batch["labels"] != -100).any():
                 self._batches[language] = batch
         amounts = {
-            language: int(text.lengths(trained).sum())
+            language: int(text.lengths[trained].sum())
             for language, trained in zip(text.languages, text.trained, strict=True)
         }
         thirds = np.array_split(sorted(self._batches, key=lambda language: -amounts[language]), 3)
@@ -348,11 +348,11 @@ class Progress(TrainerCallback):
         """Of all calls so far."""
         return self._before + time.perf_counter() - self._start[1]
 
-    def tokens_per_sec(self, step: int) -> float:
+    def steps_per_sec(self, step: int) -> float:
         """Return the speed since the warm-up, looks at held-out text left out."""
         first, since = self._warm
         seconds = time.perf_counter() - since - self._paused
-        return (step - first) * self._settings.batch * self._settings.block / seconds
+        return (step - first) / seconds
 
     def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Start the clock, and add what a resumed training has taken before."""
@@ -394,9 +394,9 @@ class Progress(TrainerCallback):
                 shutil.rmtree(checkpoint)
 
     def _speed(self, state: TrainerState) -> str:
-        speed = self.tokens_per_sec(state.global_step)
-        left = (state.max_steps - state.global_step) * self._settings.batch * self._settings.block / speed
-        return f"{speed:,.0f} tokens/s, {left / 3600:.2f} hours left"
+        speed = self.steps_per_sec(state.global_step)
+        left = (state.max_steps - state.global_step) / speed
+        return f"{speed * self._settings.batch:,.0f} tokens/s, {left / 3600:.2f} hours left"
 
 
 def pretrain(text: Path, out: Path, settings: MiniSettings) -> dict[str, Any]:
@@ -431,33 +431,31 @@ def pretrain(text: Path, out: Path, settings: MiniSettings) -> dict[str, Any]:
     steps = _steps(tokens, masks, work, settings)
     held_out = HeldOut(tokens, settings, masks)
     progress = Progress(settings, held_out)
-    blocks = Blocks(tokens, settings, steps * settings.batch)
+    batches = Batches(tokens, settings, steps)
     model = made(tokens, settings)
-    sizes = (
-        f"{sum(weights.numel() for weights in model.parameters()):,} weights, {len(blocks):,} blocks in {steps:,} steps"
-    )
-    said(f"{sizes}; {'bfloat16' if _bf16(settings) else 'float32'}")
-    trainer = _trainer(model, blocks, masks, progress, work, settings, steps)
+    weights = sum(weights.numel() for weights in model.parameters())
+    said(f"{weights:,} weights, {steps:,} steps; {'bfloat16' if _bf16(settings) else 'float32'}")
+    trainer = _trainer(model, batches, masks, progress, work, settings, steps)
     checkpoint = last_checkpoint(work)
     if checkpoint is not None:
         said(f"going on from {checkpoint.name}")
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     history = trainer.state.log_history
-    drawn = np.bincount(blocks.languages, minlength=len(tokens.languages))
+    drawn = np.bincount(np.concatenate(batches.sentences), minlength=len(tokens.lengths))
     record = {
         "kind": "pretrained",
         "settings": request,
-        "weights": sum(weights.numel() for weights in model.parameters()),
+        "weights": weights,
         "steps": steps,
-        "tokens": len(blocks) * settings.block,
+        "tokens": int(drawn @ tokens.lengths),
         "seconds": round(progress.seconds),
         "languages": {
             language: {
                 "sentences": len(trained),
-                "tokens": int(tokens.lengths(trained).sum()),
-                "blocks": int(count),
+                "tokens": int(tokens.lengths[trained].sum()),
+                "drawn": int(drawn[trained].sum()),
             }
-            for language, trained, count in zip(tokens.languages, tokens.trained, drawn, strict=True)
+            for language, trained in zip(tokens.languages, tokens.trained, strict=True)
         },
         "groups": held_out.groups,
         "held_out": [entry for entry in history if "held_out" in entry][-1]["held_out"],
@@ -476,7 +474,7 @@ def made(text: Text, settings: MiniSettings) -> MaskedModel:
         XLMRobertaConfig(
             vocab_size=len(text.tokenizer), hidden_size=settings.hidden, num_hidden_layers=settings.layers,
             num_attention_heads=settings.heads, intermediate_size=settings.inner,
-            max_position_embeddings=settings.block + 2,  # positions are counted from the padding id + 1 on
+            max_position_embeddings=settings.length + 2,  # positions are counted from the padding id + 1 on
             type_vocab_size=1, pad_token_id=PAD, bos_token_id=BEGIN, eos_token_id=END, layer_norm_eps=1e-5,
             hidden_dropout_prob=settings.dropout, attention_probs_dropout_prob=0.0,  # a CPU has no fast kernel with it
         )
@@ -488,19 +486,18 @@ def _steps(text: Text, masks: Masks, work: Path, settings: MiniSettings) -> int:
     plan = read_manifest(work, "plan.json")
     if plan is not None:
         return int(plan["steps"])
-    per_step = settings.batch * settings.block
-    tokens = sum(int(text.lengths(trained).sum()) for trained in text.trained)
-    steps = settings.steps or -(-tokens // per_step)
+    tokens = sum(int(text.lengths[trained].sum()) for trained in text.trained)
+    steps = settings.steps or -(-tokens // settings.batch)
     if settings.hours is not None:
         progress = Progress(settings, None)
-        blocks = Blocks(text, settings, MEASURED_STEPS * settings.batch)
+        batches = Batches(text, settings, MEASURED_STEPS)
         with tempfile.TemporaryDirectory() as folder:
             model = made(text, settings)
-            _trainer(model, blocks, masks, progress, Path(folder), settings, MEASURED_STEPS).train()
-        speed = progress.tokens_per_sec(MEASURED_STEPS)
-        steps = max(1, int(settings.hours * 3600 * speed / per_step))
-        said(f"{speed:,.0f} tokens/s: {steps:,} steps in {settings.hours:g} hours")
-    said(f"{tokens:,} tokens of text; {steps * per_step / tokens:.2f} passes over it")
+            _trainer(model, batches, masks, progress, Path(folder), settings, MEASURED_STEPS).train()
+        speed = progress.steps_per_sec(MEASURED_STEPS)
+        steps = max(1, int(settings.hours * 3600 * speed))
+        said(f"{speed * settings.batch:,.0f} tokens/s: {steps:,} steps in {settings.hours:g} hours")
+    said(f"{tokens:,} tokens of text; about {steps * settings.batch / tokens:.2f} passes over it")
     write_json(work / "plan.json", {"steps": steps})
     return steps
 
@@ -511,12 +508,18 @@ def _bf16(settings: MiniSettings) -> bool:
 
 
 def _trainer(
-    model: MaskedModel, blocks: Blocks, masks: Masks, progress: Progress, work: Path, settings: MiniSettings, steps: int
+    model: MaskedModel,
+    batches: Batches,
+    masks: Masks,
+    progress: Progress,
+    work: Path,
+    settings: MiniSettings,
+    steps: int,
 ) -> Trainer:
     arguments = TrainingArguments(
         output_dir=str(work),
-        per_device_train_batch_size=settings.batch,
-        train_sampling_strategy="sequential",  # the order is the blocks' own
+        per_device_train_batch_size=1,  # that many batches
+        train_sampling_strategy="sequential",  # the order is the batches' own
         max_steps=steps,
         learning_rate=settings.learning_rate,
         warmup_steps=round(0.06 * steps),
@@ -533,7 +536,7 @@ def _trainer(
         report_to="none",
         remove_unused_columns=False,
     )
-    trainer = Trainer(model=model, args=arguments, train_dataset=blocks, data_collator=masks, callbacks=[progress])
+    trainer = Trainer(model=model, args=arguments, train_dataset=batches, data_collator=masks, callbacks=[progress])
     trainer.remove_callback(PrinterCallback)
     return trainer
 
@@ -572,7 +575,7 @@ def readme(record: dict[str, Any]) -> str:
         "| | |",
         "|---|---|",
         f"| Shape | {shape['layers']} layers of {shape['hidden']} dimensions, {shape['inner']} within, "
-        f"{shape['heads']} heads, {shape['vocabulary']:,} subwords, texts of up to {shape['block']} tokens |",
+        f"{shape['heads']} heads, {shape['vocabulary']:,} subwords, texts of up to {shape['length']} tokens |",
         f"| Text | {sum(each['sentences'] for each in languages.values()):,} sentences, "
         f"{sum(each['tokens'] for each in languages.values()):,} tokens in {len(languages)} languages |",
         f"| Training | {record['steps']:,} steps, {record['tokens']:,} tokens, {record['seconds'] / 3600:.1f} hours |",

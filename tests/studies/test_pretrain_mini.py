@@ -1,4 +1,4 @@
-"""The stand-in for XLM-R: blocks against a naive packing, masks that resume, and a pretraining killed midway."""
+"""The stand-in for XLM-R: batches against naive ones, masks that resume, and a pretraining killed midway."""
 
 import signal
 from pathlib import Path
@@ -12,11 +12,11 @@ import pretrain_mini
 from polyalign.encoder import encoder_fingerprint, load_encoder
 from polyalign.errors import UserError
 from polyalign.training import TrainingSettings, train
-from pretrain_mini import BEGIN, END, RECORD, Blocks, Masks, MiniSettings, block_starts, made, prepared, pretrain
+from pretrain_mini import BEGIN, END, PAD, RECORD, Batches, Masks, MiniSettings, by_length, made, prepared, pretrain
 
 TINY = {
-    "vocabulary": 500, "layers": 1, "hidden": 32, "heads": 2, "inner": 32, "block": 16, "batch": 64, "save_steps": 10,
-    "learning_rate": 0.03, "dropout": 0.1,
+    "vocabulary": 500, "layers": 1, "hidden": 32, "heads": 2, "inner": 32, "length": 16, "batch": 1024,
+    "save_steps": 10, "learning_rate": 0.03, "dropout": 0.1,
 }  # fmt: skip
 
 
@@ -34,48 +34,60 @@ def tokens(text, tmp_path_factory):
     return prepared(sorted(text.glob("*.parquet")), tmp_path_factory.mktemp("work"), MiniSettings(**TINY))
 
 
-def naive_starts(lengths, room):
-    starts, begin = [], 0
-    while sum(lengths[begin:]) >= room:
-        starts.append(begin)
-        filled = 0
-        while begin < len(lengths) and filled + lengths[begin] <= room:
-            filled += lengths[begin]
-            begin += 1
-    return starts
+def naive_batches(sentences, lengths, batch):
+    batches = []
+    for sentence in sorted(sentences, key=lambda sentence: lengths[sentence]):
+        if batches and (len(batches[-1]) + 1) * lengths[sentence] <= batch:
+            batches[-1].append(sentence)
+        else:
+            batches.append([sentence])
+    return batches
 
 
-def test_a_sentence_that_is_cut_begins_the_next_block():
-    """Room for 10: 4 + 4 and half of the next; 4 + 6 to the brim; 10 alone; 3 + 3 are too few."""
-    lengths = np.array([4, 4, 4, 6, 10, 3, 3])
-    assert block_starts(lengths, 10).tolist() == naive_starts(lengths, 10) == [0, 2, 4]
+def test_sentences_of_similar_length_share_a_batch():
+    """12 tokens a batch: 2, 3, 3 are padded to 9, and 4 would make 16; 4 and 5 are padded to 10; 12 is alone."""
+    lengths = np.array([12, 3, 5, 2, 3, 4])
+    found = [batch.tolist() for batch in by_length(np.arange(6), lengths, 12)]
+    assert found == naive_batches(range(6), lengths, 12) == [[3, 1, 4], [5, 2], [0]]
     for seed in range(20):
-        lengths = np.random.default_rng(seed).integers(1, 11, 50)
-        assert block_starts(lengths, 10).tolist() == naive_starts(lengths, 10)
+        generator = np.random.default_rng(seed)
+        lengths, sentences = generator.integers(1, 20, 200), generator.permutation(200)[:150]
+        found = [batch.tolist() for batch in by_length(sentences, lengths, 40)]
+        assert found == naive_batches(sentences, lengths, 40)
 
 
-def test_blocks_are_whole_and_begin_with_a_sentence(tokens):
+def test_batches_are_of_whole_sentences_and_the_same_again(tokens):
     settings = MiniSettings(**TINY)
-    blocks = Blocks(tokens, settings, 300)
-    again = Blocks(tokens, settings, 300)
+    batches, again = Batches(tokens, settings, 300), Batches(tokens, settings, 300)
+    assert len(batches) == len(again) == 300
     for place in (299, 0, 150):
-        number, ids = blocks[place]
+        number, rows = batches[place]
         assert number == place
-        assert len(ids) == 16
-        assert ids[0] == BEGIN
-        np.testing.assert_array_equal(ids, again[place][1])
-        sentences = tokens.trained[blocks.languages[place]]
-        beginnings = {tuple(tokens.ids[tokens.starts[s] : tokens.starts[s] + 3].tolist()) for s in sentences}
-        beginnings |= {each[:2] for each in beginnings}
-        assert tuple(ids[1:4].tolist()) in beginnings
-    assert np.abs(Blocks(tokens, MiniSettings(**TINY, seed=1), 300)[0][1] - blocks[0][1]).any()
+        assert rows.size <= 1024
+        np.testing.assert_array_equal(rows, again[place][1])
+        for row, sentence in zip(rows, batches.sentences[place], strict=True):
+            whole = tokens.ids[tokens.starts[sentence] : tokens.starts[sentence + 1]]
+            np.testing.assert_array_equal(row[row != PAD], whole[:16])
+            assert row[0] == BEGIN
+    other = Batches(tokens, MiniSettings(**TINY, seed=1), 300)
+    assert other.sentences[0].tolist() != batches.sentences[0].tolist()
 
 
 def test_small_languages_are_drawn_more_often_than_they_occur(tokens):
-    amounts = np.array([np.minimum(tokens.lengths(trained), 15).sum() for trained in tokens.trained])  # as they are cut
+    amounts = np.array([len(trained) for trained in tokens.trained])
     for alpha in (1.0, 0.5):
-        drawn = np.bincount(Blocks(tokens, MiniSettings(**TINY, alpha=alpha), 20_000).languages) / 20_000
-        np.testing.assert_allclose(drawn, amounts**alpha / (amounts**alpha).sum(), atol=0.01)
+        drawn = np.concatenate(Batches(tokens, MiniSettings(**TINY, alpha=alpha), 300).sentences)
+        shares = [np.isin(drawn, trained).mean() for trained in tokens.trained]
+        np.testing.assert_allclose(shares, amounts**alpha / (amounts**alpha).sum(), atol=0.01)
+
+
+def test_a_language_is_read_in_full_before_it_is_read_again(tokens, monkeypatch):
+    monkeypatch.setattr(pretrain_mini, "SORTED_BATCHES", 1)
+    drawn = np.concatenate(Batches(tokens, MiniSettings(**TINY), 200).sentences)
+    for trained in tokens.trained:
+        times = np.bincount(drawn, minlength=trained.max() + 1)[trained]
+        assert times.max() - times.min() <= 2, "once for the pass that goes on, once for the batches that were left out"
+        assert times.min() >= 1
 
 
 def test_nothing_held_out_is_trained_on(tokens):
@@ -86,28 +98,30 @@ def test_nothing_held_out_is_trained_on(tokens):
 
 
 def test_masks_depend_on_the_place_alone(tokens):
-    settings = MiniSettings(**TINY)
     masks = Masks(tokens.tokenizer, mlm_probability=0.15, seed=0)
-    blocks = Blocks(tokens, settings, 100)
-    first = masks([blocks[place] for place in range(50)])
-    masks([blocks[place] for place in range(50, 100)])
-    second = masks([blocks[place] for place in range(50)])
-    assert torch.equal(first["input_ids"], second["input_ids"])
-    masked = first["labels"] != -100
-    original = torch.tensor(np.stack([blocks[place][1] for place in range(50)]))
-    assert torch.equal(first["labels"][masked], original[masked])
-    assert torch.equal(first["input_ids"][~masked], original[~masked])
-    assert masked.float().mean() == pytest.approx(0.15, abs=0.04)
-    assert not (original[masked] < 5).any(), "no special token is to be found"
+    batches = Batches(tokens, MiniSettings(**TINY), 100)
+    first = [masks([batches[place]]) for place in range(50)]
+    masks([batches[70]])
+    share, count = 0, 0
+    for place in range(50):
+        again = masks([batches[place]])
+        assert torch.equal(first[place]["input_ids"], again["input_ids"])
+        masked = again["labels"] != -100
+        original = torch.from_numpy(batches[place][1])
+        assert torch.equal(again["labels"][masked], original[masked])
+        assert torch.equal(again["input_ids"][~masked], original[~masked])
+        assert not (original[masked] < 5).any(), "no special token is to be found"
+        share, count = share + int(masked.sum()), count + int((original >= 5).sum())
+    assert share / count == pytest.approx(0.15, abs=0.01)
 
 
 def test_the_loss_is_that_of_all_logits(tokens):
     settings = MiniSettings(**TINY | {"dropout": 0.0})
-    batch = Masks(tokens.tokenizer, mlm_probability=0.15, seed=0)([Blocks(tokens, settings, 8)[i] for i in range(8)])
+    batch = Masks(tokens.tokenizer, mlm_probability=0.15, seed=0)([Batches(tokens, settings, 8)[7]])
     ours = made(tokens, settings).eval()
     theirs = super(type(ours), ours)
     mine = ours(**batch)
-    full = theirs.forward(**batch)
+    full = theirs.forward(**batch, attention_mask=(batch["input_ids"] != PAD).long())
     torch.testing.assert_close(mine["loss"], full.loss)
     masked = batch["labels"] != -100
     assert mine["right"] == (full.logits.argmax(-1) == batch["labels"])[masked].sum()
@@ -153,7 +167,9 @@ def test_kill_9_then_again_ends_in_the_same_encoder(text, gappy_file, tmp_path, 
     assert len(losses) == 4, "at every checkpoint, of both calls"
     assert losses[-1] < losses[0] - 0.1, "it learns"
     assert record["groups"] == {"most text": ["en"], "medium": ["de"], "least text": ["ru"]}
-    assert record["tokens"] == 40 * 64 * 16
+    assert 40 * 1024 * 0.9 < record["tokens"] <= 40 * 1024
+    drawn = [language["drawn"] for language in record["languages"].values()]
+    assert drawn[1] > drawn[0] > drawn[2] > 0, "en, de, ru"
     model = load_encoder(tmp_path / "mini", device="cpu")
     assert encoder_fingerprint(model) == encoder_fingerprint(load_encoder(tmp_path / "whole", device="cpu"))
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
@@ -169,9 +185,9 @@ def test_kill_9_then_again_ends_in_the_same_encoder(text, gappy_file, tmp_path, 
 
 def test_a_budget_in_hours_is_measured_once(text, tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr(pretrain_mini.Progress, "tokens_per_sec", lambda self, step: seen.append(step) or 1024.0)
+    monkeypatch.setattr(pretrain_mini.Progress, "steps_per_sec", lambda self, step: seen.append(step) or 1.0)
     record = pretrain(text, tmp_path / "mini", MiniSettings(**TINY, hours=2 / 3600))
-    assert record["steps"] == 2, "of 64 x 16 tokens, for which there is a second"
+    assert record["steps"] == 2, "a second for each"
     assert (tmp_path / "mini" / RECORD).is_file()
     assert seen[0] == 20
 
@@ -181,6 +197,8 @@ def test_mistakes_of_the_user(text, tmp_path):
         pretrain(tmp_path, tmp_path / "mini", MiniSettings())
     with pytest.raises(UserError, match="mini: hours and steps are given; a budget is one of them"):
         MiniSettings.checked({"hours": 1, "steps": 2}, "mini")
+    with pytest.raises(UserError, match="mini: a sentence of 128 tokens does not fit into a batch of 64"):
+        MiniSettings.checked({"batch": 64}, "mini")
     with pytest.raises(UserError, match="mini: 10 dimensions do not divide into 4 heads"):
         MiniSettings.checked({"hidden": 10}, "mini")
     pl.DataFrame({"text": ["one", None]}).write_parquet(tmp_path / "eo.parquet")
