@@ -28,6 +28,7 @@ from pydantic import Field, model_validator
 from tokenizers import Tokenizer, processors
 from torch import Tensor
 from torch.nn.functional import cross_entropy
+from torch.optim import AdamW, Muon, Optimizer
 from torch.utils.data import Dataset
 from transformers import (
     DataCollatorForLanguageModeling,
@@ -69,6 +70,8 @@ HELD_OUT = 50
 """Sentences of each language that are not trained on; at most a tenth of them."""
 SORTED_BATCHES = 64
 """So many batches at a time are drawn and sorted by length."""
+INITIAL = 0.8
+"""Standard deviation of the initial weights times the root of the dimensions; that of BERT-large is 0.64."""
 MEASURED_STEPS = 20
 """Until the first estimate of the speed; a quarter of them warm up and do not count."""
 
@@ -88,7 +91,10 @@ class MiniSettings(Settings):
     alpha: float = Field(0.7, ge=0, le=1, description="a language is drawn by its share of sentences to this power")
     masked: float = Field(0.2, gt=0, lt=1, description="share of the tokens that is predicted")
     batch: int = Field(2048, ge=1, description="tokens a step, padding included")
-    learning_rate: float = Field(1e-3, gt=0, description="the peak, after 6%% of the steps; falls linearly to 0")
+    learning_rate: float = Field(2e-3, gt=0, description="of the layers' matrices: the peak, after 6%% of the steps")
+    other_learning_rate: float = Field(
+        1e-3, gt=0, description="of embeddings, biases and norms; both fall linearly to 0"
+    )
     dropout: float = Field(0.0, ge=0, lt=1, description="of hidden units")
     bf16: bool | Literal["auto"] = Field("auto", description="auto: where the device has instructions for it")
     save_steps: int = Field(250, ge=1, description="between checkpoints, each with a look at the held-out text")
@@ -267,6 +273,43 @@ class Masks(DataCollatorForLanguageModeling):
         ids = torch.from_numpy(rows)
         inputs, labels = self.torch_mask_tokens(ids.clone(), special_tokens_mask=ids < len(SPECIAL))
         return {"input_ids": inputs, "labels": labels}
+
+
+class MuonAndAdam(Optimizer):
+    """Muon for the matrices of the layers, AdamW for embeddings, biases and norms.
+
+    Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/) makes the singular values of a step equal. It
+    is scaled as its authors' successors do (Liu et al. 2025, https://arxiv.org/abs/2502.16982), to the size of AdamW's.
+
+    Args:
+        model: to train.
+        settings: both learning rates are used.
+    """
+
+    def __init__(self, model: MaskedModel, settings: MiniSettings) -> None:
+        matrices, others = [], []
+        for name, weight in model.named_parameters():
+            (matrices if ".layer." in name and weight.ndim == 2 else others).append(weight)
+        muon = Muon(matrices, lr=settings.learning_rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw")
+        adam = AdamW(others, lr=settings.other_learning_rate, weight_decay=0.01, betas=(0.9, 0.98), fused=True)
+        self._parts: list[Optimizer] = [muon, adam]
+        super().__init__([group for part in self._parts for group in part.param_groups], {})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:
+        """Take a step of each."""
+        for part in self._parts:
+            part.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the states of both, in this order."""
+        return {"parts": [part.state_dict() for part in self._parts]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from states."""
+        for part, state in zip(self._parts, state_dict["parts"], strict=True):
+            part.load_state_dict(state)
+        self.param_groups = [group for part in self._parts for group in part.param_groups]
 
 
 class MaskedModel(XLMRobertaForMaskedLM):
@@ -476,7 +519,8 @@ def made(text: Text, settings: MiniSettings) -> MaskedModel:
             num_attention_heads=settings.heads, intermediate_size=settings.inner,
             max_position_embeddings=settings.length + 2,  # positions are counted from the padding id + 1 on
             type_vocab_size=1, pad_token_id=PAD, bos_token_id=BEGIN, eos_token_id=END, layer_norm_eps=1e-5,
-            hidden_dropout_prob=settings.dropout, attention_probs_dropout_prob=0.0,  # a CPU has no fast kernel with it
+            initializer_range=INITIAL / settings.hidden**0.5, hidden_dropout_prob=settings.dropout,
+            attention_probs_dropout_prob=0.0,  # a CPU has no fast kernel with it
         )
     )  # fmt: skip
 
@@ -521,11 +565,8 @@ def _trainer(
         per_device_train_batch_size=1,  # that many batches
         train_sampling_strategy="sequential",  # the order is the batches' own
         max_steps=steps,
-        learning_rate=settings.learning_rate,
         warmup_steps=round(0.06 * steps),
         lr_scheduler_type="linear",
-        weight_decay=0.01,
-        adam_beta2=0.98,
         bf16=_bf16(settings),
         use_cpu=not torch.cuda.is_available(),
         seed=settings.seed,
@@ -536,7 +577,15 @@ def _trainer(
         report_to="none",
         remove_unused_columns=False,
     )
-    trainer = Trainer(model=model, args=arguments, train_dataset=batches, data_collator=masks, callbacks=[progress])
+    optimizer = MuonAndAdam(model, settings)
+    trainer = Trainer(
+        model=model,
+        args=arguments,
+        train_dataset=batches,
+        data_collator=masks,
+        callbacks=[progress],
+        optimizers=(optimizer, None),  # the Trainer's own schedule
+    )
     trainer.remove_callback(PrinterCallback)
     return trainer
 

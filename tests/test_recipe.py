@@ -107,6 +107,16 @@ def test_set_changes_nested_keys(tmp_path):
             {"languages": ["en", "qq"], "evaluation": {"own_rows": "sample", "languages": ["xx", "all"]}},
             "languages: unknown language code 'qq'.*; evaluation.languages: unknown language code 'xx'",
         ),
+        (
+            {
+                "bases": {"a": {"base": "static", "languages": ["en", "qq"]}},
+                "base": None,
+                "evaluation": {"tasks": {"Tatoeba": ["xx"], "STSBenchmark": 3}},
+            },
+            "bases.a.languages: unknown language code 'qq'.*; evaluation.tasks.STSBenchmark is 3, must be a valid list; "
+            "evaluation.tasks.Tatoeba: unknown language code 'xx'",
+        ),
+        ({"evaluation": {"tasks": [{"Tatoeba": ["de"]}]}}, "evaluation.tasks is .*, must be a valid dictionary"),
         ({"evaluation": {}}, "evaluation: evaluation has neither tasks nor own_rows; name an MTEB task"),
         ({"training": {"epochs": 1, "steps": 1}}, "training: epochs and steps are given; a budget is one of"),
         (

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from polyalign.corpus import Corpus
 from polyalign.errors import UserError
@@ -32,6 +32,24 @@ NAME = r"^[A-Za-z0-9][A-Za-z0-9._+-]*$"
 """What an arm or a base may be called: names of folders are made of it."""
 
 Budget = Literal["rows", "texts", "pairs"]
+
+
+def _known(languages: list[str]) -> list[str]:
+    for tag in languages:
+        try:
+            canonical(tag)
+        except UserError as error:
+            raise ValueError(str(error)) from error
+    return languages
+
+
+def _known_or_all(languages: list[str]) -> list[str]:
+    _known([tag for tag in languages if tag != "all"])
+    return languages
+
+
+Languages = Annotated[list[str], AfterValidator(_known)]
+LanguagesOrAll = Annotated[list[str], AfterValidator(_known_or_all)]
 
 
 class Arm(Settings):
@@ -64,7 +82,7 @@ class EvaluationSettings(Settings):
     """What the encoders are measured on.
 
     Attributes:
-        tasks: names of MTEB tasks, or a mapping from names to languages of their own.
+        tasks: names of MTEB tasks with languages of their own, None for those below; a list stands for names alone.
         languages: those to evaluate, seen and unseen, or ``["all"]``; None for the languages trained on.
         split: of the tasks; None for each task's own.
         mteb_data: a folder with the tasks' data in the layout of the Hub; None loads them from the Hub.
@@ -72,17 +90,18 @@ class EvaluationSettings(Settings):
         batch_size: texts per forward pass.
     """
 
-    tasks: list[str] | dict[str, list[str] | None] = []
-    languages: list[str] | None = None
+    tasks: dict[str, LanguagesOrAll | None] = {}
+    languages: LanguagesOrAll | None = None
     split: str | None = None
     mteb_data: Path | None = None
     own_rows: str | None = None
     batch_size: int = Field(64, ge=1)
 
-    @field_validator("languages")
+    @field_validator("tasks", mode="before")
     @classmethod
-    def _known(cls, languages: list[str] | None) -> list[str] | None:
-        return _checked(languages, "all")
+    def _names_alone(cls, tasks: Any) -> Any:
+        names = isinstance(tasks, list) and all(isinstance(task, str) for task in tasks)
+        return dict.fromkeys(tasks) if names else tasks
 
     @property
     def held_out(self) -> str | None:
@@ -160,7 +179,7 @@ class BaseSettings(Settings):
     """
 
     base: str
-    languages: list[str] | None = Field(None, min_length=2)
+    languages: Languages | None = Field(None, min_length=2)
     arms: list[Any] | None = None
     equal: list[Any] | None = None
     scale: list[Any] | None = None
@@ -197,7 +216,7 @@ class Recipe(Settings):
     corpus: str | list[str] | BuildSettings
     base: str | None = None
     bases: dict[Annotated[str, Field(pattern=NAME)], BaseSettings] = {}
-    languages: list[str] | None = None
+    languages: Languages | None = None
     arms: list[Arm | Literal["base"]] = Field(min_length=1)
     equal: list[Budget] = Field(["rows"], min_length=1)
     scale: list[Annotated[float, Field(gt=0)]] = Field([1.0], min_length=1)
@@ -207,11 +226,6 @@ class Recipe(Settings):
     evaluation: EvaluationSettings
     report: ReportSettings = ReportSettings()
     trust_remote_code: bool = False
-
-    @field_validator("languages")
-    @classmethod
-    def _known(cls, languages: list[str] | None) -> list[str] | None:
-        return _checked(languages)
 
     @field_validator("corpus", mode="before")
     @classmethod
@@ -334,17 +348,6 @@ class Recipe(Settings):
     def settings_of(self, arm: Arm) -> TrainingSettings:
         """Return the training settings of an arm: those of the recipe with its own on top."""
         return TrainingSettings.checked(self.training.model_dump() | arm.settings, "settings")
-
-
-def _checked(languages: list[str] | None, *words: str) -> list[str] | None:
-    """Return languages as they are, once all are known or among the words that stand for several."""
-    for tag in languages or ():
-        if tag not in words:
-            try:
-                canonical(tag)
-            except UserError as error:
-                raise ValueError(str(error)) from error
-    return languages
 
 
 def _packaged(part: str) -> str:

@@ -16,7 +16,7 @@ from pretrain_mini import BEGIN, END, PAD, RECORD, Batches, Masks, MiniSettings,
 
 TINY = {
     "vocabulary": 500, "layers": 1, "hidden": 32, "heads": 2, "inner": 32, "length": 16, "batch": 1024,
-    "save_steps": 10, "learning_rate": 0.03, "dropout": 0.1,
+    "save_steps": 10, "other_learning_rate": 0.03, "dropout": 0.1,
 }  # fmt: skip
 
 
