@@ -12,7 +12,20 @@ import pretrain_mini
 from polyalign.encoder import encoder_fingerprint, load_encoder
 from polyalign.errors import UserError
 from polyalign.training import TrainingSettings, train
-from pretrain_mini import BEGIN, END, PAD, RECORD, Batches, Masks, MiniSettings, by_length, made, prepared, pretrain
+from pretrain_mini import (
+    BEGIN,
+    END,
+    PAD,
+    RECORD,
+    Batches,
+    Masks,
+    MiniSettings,
+    MuonAndAdam,
+    by_length,
+    made,
+    prepared,
+    pretrain,
+)
 
 TINY = {
     "vocabulary": 500, "layers": 1, "hidden": 32, "heads": 2, "inner": 32, "length": 16, "batch": 1024,
@@ -130,6 +143,24 @@ def test_the_loss_is_that_of_all_logits(tokens):
         torch.autograd.grad(mine["loss"], weights), torch.autograd.grad(full.loss, weights), strict=True
     ):
         torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-4)
+
+
+def test_muon_moves_matrices_of_the_layers_and_adam_the_rest(tokens):
+    settings = MiniSettings(**TINY | {"dropout": 0.0}, learning_rate=0.01)
+    model = made(tokens, settings)
+    before = {name: weight.detach().clone() for name, weight in model.named_parameters()}
+    optimizer = MuonAndAdam(model, settings)
+    batch = Masks(tokens.tokenizer, mlm_probability=0.15, seed=0)([Batches(tokens, settings, 1)[0]])
+    model(**batch)["loss"].backward()
+    optimizer.step()
+    moved = {name: (weight - before[name]).detach() for name, weight in model.named_parameters()}
+    matrix = moved["roberta.encoder.layer.0.attention.self.value.weight"]
+    singular = torch.linalg.svdvals(matrix)
+    assert singular[24] > singular[0] / 2, "three quarters of 32 directions alike; a random matrix has 0.2"
+    assert matrix.square().mean().sqrt() == pytest.approx(0.2 * 0.01, rel=0.25)
+    np.testing.assert_allclose(moved["lm_head.bias"].abs(), 0.03, rtol=1e-3)  # the first step of Adam
+    assert len(optimizer.param_groups) == 2
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == len(before)
 
 
 KILLED = """
