@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from polyalign.errors import UserError
-from polyalign.jobs import calls_in
+from polyalign.jobs import _interrupts_later, calls_in
 
 COUNTING = """
 import os, signal, time
@@ -72,7 +73,7 @@ def test_a_killed_job_ends_the_run_in_one_line(counters):
 
 ABANDONED = """
 import os, sys, time
-from polyalign.jobs import calls_in
+from polyalign.jobs import _interrupts_later, calls_in
 
 class Sleeper:
     def sleep(self, path):
@@ -113,3 +114,15 @@ def _wait(condition):
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.05)
+
+
+def test_ctrl_c_waits_while_processes_start():
+    """What starts meanwhile inherits the mask, and would else show where in its imports it was."""
+    survived = False
+    with pytest.raises(KeyboardInterrupt), _interrupts_later():
+        os.kill(os.getpid(), signal.SIGINT)
+        survived = True
+        code = "import signal; print(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []))"
+        assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "True\n"
+    assert survived
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])

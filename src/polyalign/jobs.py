@@ -51,7 +51,8 @@ def calls_in(jobs: int, objects: Objects, make: Callable[[], Objects]) -> Iterat
     ) as pool:
 
         def each(name: str | None, method: str, calls: Sequence[tuple[Any, ...]]) -> list[Any]:
-            pending = [pool.submit(partial(_call, name, method), *arguments) for arguments in calls]
+            with _interrupts_later():
+                pending = [pool.submit(partial(_call, name, method), *arguments) for arguments in calls]
             try:
                 return [one.result() for one in pending]
             except BrokenProcessPool as error:
@@ -65,6 +66,16 @@ def calls_in(jobs: int, objects: Objects, make: Callable[[], Objects]) -> Iterat
                 raise
 
         yield each
+
+
+@contextmanager
+def _interrupts_later() -> Iterator[None]:
+    """Hold Ctrl-C back, in processes started meanwhile until they are ready for it: they would tell of it at length."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class _Lines(io.TextIOBase):
@@ -86,6 +97,7 @@ def _begin(make: Callable[[], Objects], threads: int, level: int) -> None:
     import torch
 
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
     parent = multiprocessing.parent_process()
     assert parent is not None
 
