@@ -118,11 +118,15 @@ def _wait(condition):
 
 def test_ctrl_c_waits_while_processes_start():
     """What starts meanwhile inherits the mask, and would else show where in its imports it was."""
-    survived = False
-    with pytest.raises(KeyboardInterrupt), _interrupts_later():
-        os.kill(os.getpid(), signal.SIGINT)
-        survived = True
-        code = "import signal; print(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []))"
-        assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "True\n"
-    assert survived
+    code = "import signal; print(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []))"
+    inherited = []
+
+    def start() -> None:
+        with _interrupts_later():
+            os.kill(os.getpid(), signal.SIGINT)
+            inherited.append(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout)
+
+    with pytest.raises(KeyboardInterrupt):
+        start()
+    assert inherited == ["True\n"]
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
