@@ -51,7 +51,7 @@ def calls_in(jobs: int, objects: Objects, make: Callable[[], Objects]) -> Iterat
     ) as pool:
 
         def each(name: str | None, method: str, calls: Sequence[tuple[Any, ...]]) -> list[Any]:
-            with _interrupts_later():
+            with _without_interrupts():
                 pending = [pool.submit(partial(_call, name, method), *arguments) for arguments in calls]
             try:
                 return [one.result() for one in pending]
@@ -69,8 +69,8 @@ def calls_in(jobs: int, objects: Objects, make: Callable[[], Objects]) -> Iterat
 
 
 @contextmanager
-def _interrupts_later() -> Iterator[None]:
-    """Hold Ctrl-C back, in processes started meanwhile until they are ready for it: they would tell of it at length."""
+def _without_interrupts() -> Iterator[None]:
+    """Hold Ctrl-C back in processes that start meanwhile, until they let it in: their imports would show a traceback."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         yield
