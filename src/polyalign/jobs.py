@@ -70,7 +70,7 @@ def calls_in(jobs: int, objects: Objects, make: Callable[[], Objects]) -> Iterat
 
 @contextmanager
 def _without_interrupts() -> Iterator[None]:
-    """Hold Ctrl-C back in processes that start meanwhile, until they let it in: their imports would show a traceback."""
+    """Hold Ctrl-C back in processes that start meanwhile, until they let it in, past the imports."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         yield
