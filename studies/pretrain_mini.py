@@ -654,7 +654,7 @@ def main() -> None:
     given = {name: value for name, value in vars(parser.parse_args()).items() if value is not None}
     text, out = given.pop("text"), given.pop("out")
     try:
-        pretrain(text, out, MiniSettings.checked(given, "pretrain_mini"))
+        pretrain(text, out, MiniSettings.checked(given, "options"))
     except UserError as error:
         sys.stderr.write(f"pretrain_mini: {error}\n")
         sys.exit(2)
