@@ -42,7 +42,7 @@ def without_crashes(texts: list[str], modes: dict[str, Path | str]) -> list[str]
 
     engine = ApertiumEngine("", ApertiumSettings())
     by_last = {path[-1]: language for language, path in engine.paths.items()}
-    crashing = set()
+    crashing: set[str] = set()
     for mode, source in modes.items():
         if not isinstance(source, str):  # pivots come second: only the modes from English can meet an odd line
             for batch in engine.translate(texts, by_last[mode]):

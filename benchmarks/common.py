@@ -305,7 +305,7 @@ def our_trainer(
     settings = TrainingSettings(batch_rows=batch, gradient_cache=gradient_cache, bf16="auto")
     chosen = Objective.named(objective)
     tokens = tokens_of(corpus, model, cache=folder / "tokens")
-    adapt(model, tokens, settings)
+    adapt(model, tokens, settings, seed=0)
     fit = fitted(model, tokens, chosen, settings, seed=0)
     collator = TokenCollator(tokens, model, chosen, seed=0, tokens_per_chunk=fit.tokens_per_chunk)
     trainer = MultiwayTrainer(

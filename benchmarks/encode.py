@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections import Counter
+from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -60,8 +60,8 @@ def measure(name: str, model: SentenceTransformer, texts: list[str], rounds: int
         return CachedEncoder(model, batch_size=BATCH).encode(texts)
 
     model.encode(texts[:BATCH], show_progress_bar=False)
-    seconds: Counter[str] = Counter()
-    processor: Counter[str] = Counter()
+    seconds: defaultdict[str, float] = defaultdict(float)
+    processor: defaultdict[str, float] = defaultdict(float)
     for turn in range(rounds):
         vectors = []
         for side, run in (("encode", plain), ("CachedEncoder", ours)):
@@ -71,7 +71,7 @@ def measure(name: str, model: SentenceTransformer, texts: list[str], rounds: int
             seconds[side] += taken
             processor[side] += time.process_time() - used
             print(f"round {turn + 1} {side:13} {len(texts) / taken:8.0f} texts/s", flush=True)
-        if not np.allclose(*vectors, atol=1e-5):
+        if not np.allclose(vectors[0], vectors[1], atol=1e-5):
             raise SystemExit(f"{name}: the embeddings differ by up to {np.abs(vectors[0] - vectors[1]).max()}")
     cpu = processor["encode"] / processor["CachedEncoder"]
     print(f"in processor time, which other programs on the machine disturb less: {cpu:.2f} times")

@@ -20,7 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -34,10 +34,19 @@ GOAL_SHARE = 0.40
 GOAL_TIMES = 1.5
 MAX_DIFFERENCE = 0.02
 """Of packed and padded embeddings, 1 - cosine, in bfloat16."""
-SIZES = {
-    "cuda": {"shape": "xlm-r-base", "rows": 2048, "embeddings": 131_072, "dimensions": 768, "matrix": 8192},
-    "cpu": {"shape": "tiny", "rows": 16, "embeddings": 1024, "dimensions": 64, "matrix": 256},
-}
+
+
+class Sizes(NamedTuple):
+    """The encoder's shape, rows of a step, embeddings of the loss alone and their dimensions, rows of a matrix."""
+
+    shape: str
+    rows: int
+    embeddings: int
+    dimensions: int
+    matrix: int
+
+
+SIZES = {"cuda": Sizes("xlm-r-base", 2048, 131_072, 768, 8192), "cpu": Sizes("tiny", 16, 1024, 64, 256)}
 MINI_BATCHES = {"cuda": (128, 512, 2048), "cpu": (32, 64)}
 
 
@@ -59,12 +68,12 @@ def main() -> None:
     sizes = SIZES[options.device]
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        base, corpus = common.prepared(options, folder, rows=4 * sizes["rows"], shape=sizes["shape"])
+        base, corpus = common.prepared(options, folder, rows=4 * sizes.rows, shape=sizes.shape)
         difference = packed_difference(base, corpus)
         found = training(base, corpus, folder, options)
-    loss_gib, loss_seconds = loss_memory(sizes["embeddings"], sizes["dimensions"])
+    loss_gib, loss_seconds = loss_memory(sizes.embeddings, sizes.dimensions)
     print(
-        f"loss at {sizes['embeddings']:,} x {sizes['dimensions']}: {loss_seconds:.2f} s forward and backward, "
+        f"loss at {sizes.embeddings:,} x {sizes.dimensions}: {loss_seconds:.2f} s forward and backward, "
         f"{'memory not measured' if loss_gib is None else f'{loss_gib:.2f} GiB beside embeddings and gradient'}"
     )
     met = found["share"] >= GOAL_SHARE and found["ratio"] >= GOAL_TIMES
@@ -90,11 +99,11 @@ def is_packed() -> bool:
 def training(base: Path, corpus: Corpus, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Let the two take turns; return speeds, their ratio, and our share of the matrix rate."""
     sizes = SIZES[options.device]
-    texts = sizes["rows"] * len(corpus.languages)
+    texts = sizes.rows * len(corpus.languages)
     pairs = common.exploded(corpus)
 
     def ours() -> SentenceTransformerTrainer:
-        return common.our_trainer(load(base), corpus, folder, batch=sizes["rows"])
+        return common.our_trainer(load(base), corpus, folder, batch=sizes.rows)
 
     def peer(mini_batch: int) -> Callable[[], SentenceTransformerTrainer]:
         cached = {"mini_batch_size": mini_batch}
@@ -109,7 +118,7 @@ def training(base: Path, corpus: Corpus, folder: Path, options: argparse.Namespa
     total = {"polyalign": Work(), "sentence-transformers": Work()}
     matrix = 0.0
     for turn in range(options.rounds):
-        matrix = max(matrix, common.matrix_gflops(sizes["matrix"]))
+        matrix = max(matrix, common.matrix_gflops(sizes.matrix))
         for side, make in zip(total, (ours, peer(best)), strict=True):
             work = common.measured(make(), seconds=options.seconds, warm_up=2)
             total[side] += work

@@ -108,7 +108,7 @@ def measure_cached(options: argparse.Namespace) -> dict[str, float]:
 def measure_plain(options: argparse.Namespace) -> dict[str, float]:
     """Return the seconds of the objective and its plain form, over all turns."""
     inputs = batch(options.plain_rows, options)
-    seconds = {}
+    seconds: dict[str, float] = {}
     for turn in range(options.rounds + 1):  # the first is not counted
         for name, step in (("ours_seconds", objective_step), ("plain_seconds", plain_step)):
             inputs[0].grad = None

@@ -140,7 +140,7 @@ def start(options: argparse.Namespace) -> None:
     def stop(*_: Any) -> None:
         raise StopIteration
 
-    engine.MultiwayTrainer.training_step = stop
+    engine.MultiwayTrainer.training_step = stop  # type: ignore[assignment, method-assign]
     try:
         train(
             options.folder / f"corpus-{options.rows}",

@@ -142,8 +142,8 @@ def quality(
     options: argparse.Namespace,
 ) -> dict[str, dict[str, list[float]]]:
     """Train each side for the same time; return its Tatoeba means over the seen languages by seed, and the base's."""
-    found = {"base": tatoeba(options.base or str(folder / "minilm"), folder / "scores-base", corpus, options)}
-    found = {side: {metric: [score] for metric, score in scores.items()} for side, scores in found.items()}
+    of_base = tatoeba(options.base or str(folder / "minilm"), folder / "scores-base", corpus, options)
+    found = {"base": {metric: [score] for metric, score in of_base.items()}}
     for seed in range(options.seeds):
         for side, make in trainers.items():
             trainer = make(batches[side])

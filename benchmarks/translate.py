@@ -19,7 +19,7 @@ import os
 import platform
 import tempfile
 import time
-from collections import Counter
+from collections import defaultdict
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -77,8 +77,8 @@ def measure(folder: Path, cache: Path, texts: list[str], options: argparse.Names
         f"sentences, beam {options.beam}, {options.tokens} output tokens each; converted in {prepared:.0f} s"
     )
     plain.translate(texts[:2])
-    seconds: Counter[str] = Counter()
-    processor: Counter[str] = Counter()
+    seconds: defaultdict[str, float] = defaultdict(float)
+    processor: defaultdict[str, float] = defaultdict(float)
     for turn in range(options.rounds):
         for name, run in (("transformers", plain.translate), ("ctranslate2", partial(translate, engine))):
             started, used = time.perf_counter(), time.process_time()

@@ -25,6 +25,7 @@ import numpy as np
 import polars as pl
 
 from polyalign.corpus import verdicts as v
+from polyalign.corpus.checking import EMPTY
 from polyalign.corpus.measuring import measure
 from polyalign.identification import identifier_version
 
@@ -202,7 +203,7 @@ def garbled(sources: Sources, row: dict[str, str]) -> Cell | None:
 
 DAMAGES: dict[str, tuple[Damage, tuple[str, ...]]] = {
     "engine error": (error, (v.ENGINE_ERROR,)),
-    "empty": (empty, (v.EMPTY,)),
+    "empty": (empty, (EMPTY,)),
     "truncated": (truncated, (v.TRUNCATED,)),
     "English": (copied, (v.COPY, v.LANGUAGE, v.SCRIPT)),
     "English, a tenth changed": (nearly_copied, (v.COPY, v.LANGUAGE, v.SCRIPT)),

@@ -287,7 +287,8 @@ class MuonAndAdam(Optimizer):
     """
 
     def __init__(self, model: MaskedModel, settings: MiniSettings) -> None:
-        matrices, others = [], []
+        matrices: list[Tensor] = []
+        others: list[Tensor] = []
         for name, weight in model.named_parameters():
             (matrices if ".layer." in name and weight.ndim == 2 else others).append(weight)
         muon = Muon(matrices, lr=settings.learning_rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw")
@@ -296,8 +297,8 @@ class MuonAndAdam(Optimizer):
         super().__init__([group for part in self._parts for group in part.param_groups], {})
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:
-        """Take a step of each."""
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """Take a step of each; a closure is not called."""
         for part in self._parts:
             part.step()
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from polyalign.encoder import load_encoder
+from polyalign.encoder import encoder_fingerprint, load_encoder
 from polyalign.errors import UserError
 from polyalign.training import TrainingSettings, train
 from polyalign.training.adapting import adapt, restore
@@ -39,6 +39,20 @@ def test_merging_keeps_the_embeddings(tiny_bert):
     restore(model)
     np.testing.assert_allclose(model.encode(["Guten Morgen."]), adapted, atol=1e-5)
     assert not any("lora" in name for name in model.state_dict())
+
+
+@pytest.mark.parametrize(("bf16", "attention"), [(False, "sdpa"), (True, "eager")])
+def test_attention_in_training_is_the_same_and_not_saved(tiny_xlmr, tmp_path, bf16, attention):
+    model = load_encoder(tiny_xlmr, device="cpu")
+    texts = ["Guten Morgen.", "a much longer text than the other"]
+    before, name = model.encode(texts), encoder_fingerprint(model)
+    adapt(model, None, TrainingSettings(bf16=bf16, weight_decay=0.1), seed=0)
+    assert model[0].model.config._attn_implementation == attention
+    np.testing.assert_allclose(model.encode(texts), before, atol=1e-6)
+    restore(model)
+    assert encoder_fingerprint(model) == name
+    model.save(str(tmp_path))
+    assert load_encoder(tmp_path, device="cpu")[0].model.config._attn_implementation == "sdpa"
 
 
 def test_mistakes_of_the_user(gappy_file, tiny_bert, tmp_path):

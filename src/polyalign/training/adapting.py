@@ -1,4 +1,4 @@
-"""What of an encoder is trained: all of it, its token embeddings only where they occur, or low-rank adapters."""
+"""What of an encoder is trained (all, low-rank adapters, the token embeddings that occur), and how it attends then."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from polyalign.errors import UserError
 from polyalign.training.bases import is_static
+from polyalign.training.fitting import uses_bf16
 from polyalign.training.vocabulary import compact_embeddings, expand_embeddings
 
 if TYPE_CHECKING:
@@ -19,17 +20,21 @@ log = logging.getLogger(__name__)
 
 
 def adapt(model: SentenceTransformer, tokens: Tokens, settings: TrainingSettings, *, seed: int) -> None:
-    """Prepare an encoder for training in place; `restore` undoes it.
+    """Prepare an encoder for training in place; `restore` undoes what a saved encoder would show.
+
+    On a CPU, attention in bfloat16 is computed in plain matrix products: PyTorch's fused kernel is slower.
 
     Args:
         model: the encoder.
         tokens: of the training rows.
-        settings: ``lora`` and ``weight_decay`` are used.
+        settings: ``lora``, ``weight_decay`` and ``bf16`` are used.
         seed: of the adapters' initial weights.
 
     Raises:
         UserError: when adapters are asked for and cannot be had.
     """
+    if model.device.type == "cpu" and uses_bf16(settings, model.device):
+        _unfuse_attention(model)
     if settings.lora is not None:
         _add_adapters(model, settings.lora, seed)
     elif settings.weight_decay == 0:  # decay moves the embeddings of tokens that never occur as well
@@ -41,6 +46,14 @@ def restore(model: SentenceTransformer) -> None:
     if hasattr(model[0], "model") and hasattr(model[0].model, "merge_and_unload"):
         model[0].model = model[0].model.merge_and_unload()
     expand_embeddings(model)
+
+
+def _unfuse_attention(model: SentenceTransformer) -> None:
+    from transformers import PreTrainedModel
+
+    for module in model.modules():
+        if isinstance(module, PreTrainedModel) and module.config._attn_implementation == "sdpa":
+            module.set_attn_implementation("eager")
 
 
 def _add_adapters(model: SentenceTransformer, lora: LoraSettings, seed: int) -> None:
