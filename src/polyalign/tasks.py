@@ -124,26 +124,25 @@ def load_tasks(
 
 
 def load_evaluation_task(name: str, mteb_data: Path | None = None) -> AbsTask:
-    """Return the official task ``name``, of any type with text, with the data of all its subsets as MTEB loads it.
+    """Return a task of any type with text, with the data of all its subsets.
 
     Args:
-        name: MTEB task name.
+        name: MTEB task name, or one of `polyalign.evaluation.crosslingual.TASKS`.
         mteb_data: folder that holds the task's dataset under its Hub id; None loads it from the Hub.
 
     Raises:
         UserError: for a task that is unknown, has no text or is an aggregate, and when its data cannot be loaded.
     """
     from mteb.abstasks import AbsTaskRetrieval
-    from mteb.abstasks.aggregated_task import AbsTaskAggregate
 
-    task = _known_task(name, None, "MTEB tasks with text")
-    if isinstance(task, AbsTaskAggregate):
-        parts = ", ".join(part.metadata.name for part in task.metadata.tasks)
-        raise UserError(f"task {name!r} is an aggregate; name its parts instead: {parts}")
-    if "text" not in task.modalities:
-        raise UserError(f"task {name!r} is of {' and '.join(task.modalities)}; allowed: MTEB tasks with text")
-    if mteb_data is not None:
-        use_local_data(task, mteb_data)
+    from polyalign.evaluation.crosslingual import TASKS, crosslingual_task  # which are made of what is here
+
+    if name in TASKS:
+        task = crosslingual_task(name, [ALL_LANGUAGES], mteb_data=mteb_data).task
+    else:
+        task = _task_with_text(name, beside=list(TASKS))
+        if mteb_data is not None:
+            use_local_data(task, mteb_data)
     try:
         task.load_data()
         if isinstance(task, AbsTaskRetrieval):
@@ -154,6 +153,19 @@ def load_evaluation_task(name: str, mteb_data: Path | None = None) -> AbsTask:
             f"cannot load the data of task {name!r} ({type(error).__name__}: {reason}); give --mteb-data FOLDER with a "
             f"copy of the Hub dataset in FOLDER/{type(task).metadata.dataset['path']}, or use a machine with network"
         ) from error
+    return task
+
+
+def _task_with_text(name: str, beside: Sequence[str]) -> AbsTask:
+    from mteb.abstasks.aggregated_task import AbsTaskAggregate
+
+    allowed = f"MTEB tasks with text; {', '.join(beside)}"
+    task = _known_task(name, None, allowed, beside)
+    if isinstance(task, AbsTaskAggregate):
+        parts = ", ".join(part.metadata.name for part in task.metadata.tasks)
+        raise UserError(f"task {name!r} is an aggregate; name its parts instead: {parts}")
+    if "text" not in task.modalities:
+        raise UserError(f"task {name!r} is of {' and '.join(task.modalities)}; allowed: {allowed}")
     return task
 
 

@@ -16,6 +16,7 @@ from polyalign import Corpus, build, import_corpus
 from polyalign.corpus import decontamination
 from polyalign.corpus.decontamination import DecontaminationSettings, Decontaminator, evaluation_texts
 from polyalign.errors import UserError
+from polyalign.evaluation.crosslingual import SIB200Bitext, SIB200Pool
 from polyalign.tasks import load_evaluation_task
 
 NOLLY = "NollySentiBitextMining"  # bitext that evaluates its train split
@@ -137,6 +138,27 @@ def test_documents_are_texts_with_and_without_their_title_and_queries_if_judged(
 
 def test_sentences_in_lists_are_texts(mteb_data):
     assert texts_of(NEWSGROUPS, mteb_data) == {"Selling my fox", "Buying a dog", "Launch day"}
+
+
+def test_tasks_of_our_own_claim_what_they_evaluate(tmp_path, mteb_data, monkeypatch):
+    """SIB-200 as bitext evaluates every split, and Simplified Chinese, which the official task leaves out."""
+    sources = {"eng_Latn": ["eng-Latn"], "deu_Latn": ["deu-Latn"], "zho_Hans": ["zho-Hans"]}
+    monkeypatch.setattr(SIB200Bitext, "sources", sources)
+    monkeypatch.setattr(SIB200Pool, "sources", sources)
+    splits = ("train", "validation", "test")
+    sib = {
+        name: {
+            split: {"index_id": [number], "category": ["sports"], "text": [f"{name} {split}"]}
+            for number, split in enumerate(splits)
+        }
+        for name in sources
+    }
+    write_dataset(tmp_path, "mteb/sib200", sib)
+    everything = {f"{name} {split}" for name in sources for split in splits}
+    assert texts_of("SIB200Bitext", tmp_path) == everything
+    assert texts_of("SIB200Pool", tmp_path) == everything
+    crosslingual = texts_of("STSBenchmarkCrosslingual", mteb_data)
+    assert crosslingual == {text for text in texts_of(STS, mteb_data) if " test " in text}
 
 
 @pytest.mark.parametrize(

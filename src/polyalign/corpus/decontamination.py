@@ -67,7 +67,8 @@ class DecontaminationSettings(Settings):
     """Whose evaluation data to keep out of a corpus, and what counts as standing in it.
 
     Attributes:
-        tasks: names of MTEB tasks of any type with text. Where several claim a text, the first named is recorded.
+        tasks: names of MTEB tasks of any type with text, or of those that `evaluate` has beside them. Where several
+            claim a text, the first named is recorded.
         mteb_data: a folder with the tasks' data in the layout of the Hub; None loads them from the Hub.
         ngram_words: length in words, at least 1, of the run that counts as overlap. Half a word is a Chinese character,
             a third a Japanese kana, a quarter a Thai, Lao, Khmer or Burmese letter. An evaluated text that is shorter
@@ -279,9 +280,8 @@ def _text_columns(task: AbsTask) -> list[str]:
     """Return the columns that a model reads; where a task mixes texts and images, those of the images too."""
     if getattr(task, "parallel_subsets", False):
         return list(dict.fromkeys(code for pair in task.hf_subsets for code in pair.split("-")))
-    if task.metadata.type == "BitextMining":
-        return ["sentence1", "sentence2"]
-    return list(_flat(getattr(task, attribute, ()) for attribute in _COLUMN_ATTRIBUTES)) or ["text"]
+    named = list(_flat(getattr(task, attribute, ()) for attribute in _COLUMN_ATTRIBUTES))
+    return named or (["sentence1", "sentence2"] if task.metadata.type == "BitextMining" else ["text"])
 
 
 def _flat(names: str | Iterable[Any]) -> Iterator[str]:

@@ -142,6 +142,7 @@ class SIB200Pool(_Crosslingual, AbsTaskBitextMining):
         main_score="accuracy",
     )
     family = "retrieval"
+    column_names = ("text",)
     further_metrics = ("same_language",)
 
     @staticmethod
