@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from polyalign.reporting import compare
+from polyalign.reporting.crossing import in_words
 from polyalign.storage import write_json, write_text
 
 ROOT = Path(__file__).parents[1]
@@ -36,8 +37,8 @@ def main() -> None:
         numbers = [
             {key: one[key] for key in ("budget", "control", "headline", "english")} for one in result["comparisons"]
         ]
-        write_json(folder / "tables.json", {"comparisons": numbers})
-        page = with_block(page, name_of(folder), tables(result["comparisons"]))
+        write_json(folder / "tables.json", {"comparisons": numbers, "crossings": result["crossings"]})
+        page = with_block(page, name_of(folder), tables(numbers, result["crossings"]))
         log.info("%s: tables of %d comparisons", name_of(folder), len(result["comparisons"]))
     write_text(PAGE, page)
 
@@ -75,9 +76,12 @@ def block(page: str, name: str) -> str:
     return page.split(f"<!-- {name} -->\n\n")[1].split(f"\n<!-- end of {name} -->")[0]
 
 
-def tables(comparisons: list[dict[str, Any]]) -> str:
-    """Return Markdown: for each budget a family a line and an arm a column, means and differences to the control."""
-    parts = []
+def tables(comparisons: list[dict[str, Any]], crossings: list[dict[str, Any]]) -> str:
+    """Return Markdown: for each budget a family a line and an arm a column, means and differences to the control.
+
+    Where arms were trained at several costs, a table before them tells where the curves cross.
+    """
+    parts = _crossings(crossings, comparisons[0]["control"]) if crossings else []
     for one in comparisons:
         rows = [*one["headline"], *(english | {"exposure": "English"} for english in one["english"])]
         families = list(dict.fromkeys((row["family"], row["exposure"]) for row in rows))
@@ -92,6 +96,17 @@ def tables(comparisons: list[dict[str, Any]]) -> str:
         ]
         parts.append("")
     return "\n".join(parts)
+
+
+def _crossings(crossings: list[dict[str, Any]], control: str) -> list[str]:
+    arms = list(dict.fromkeys(one["arm"] for one in crossings))
+    families = list(dict.fromkeys((one["family"], one["exposure"]) for one in crossings))
+    cells = {(one["arm"], one["family"], one["exposure"]): in_words(one) for one in crossings}
+    lines = [
+        f"| {family}, {exposure} | {' | '.join(cells.get((arm, family, exposure), '') for arm in arms)} |"
+        for family, exposure in families
+    ]
+    return [f"| against {control} | {' | '.join(arms)} |", "|---|" + "---|" * len(arms), *lines, ""]
 
 
 def _cell(row: dict[str, Any]) -> str:

@@ -163,6 +163,11 @@ def test_each_multiple_is_tuned_by_itself_and_told_where_curves_cross(files, tmp
     assert [one["budget"] for one in result["comparisons"]] == ["equal texts × 0.5", "equal texts"]
     report = (out / "report" / "report.md").read_text()
     assert "**Where the curves cross**" in report
+    assert result["crossings"]
+    for one in result["crossings"]:
+        assert one["arm"] == "multi-way"
+        assert one["better"] + one["worse"] + one["unclear"] == 2
+        assert f"{one['told']} ({one['better']} better, {one['worse']} worse, {one['unclear']} unclear)" in report
     assert "| multi-way × 0.5 | 0.02 |" in report
     assert sum(line.done for line in outline(recipe, out)) == 8  # 4 encoders and 4 trials
     grown = recipe_of(files, equal=["texts"], scale=[0.5, 1, 2], tuning=tuning, training=training)

@@ -12,8 +12,8 @@ FOLDERS = kept()
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=name_of)
 def test_the_page_has_the_kept_numbers(folder):
-    numbers = json.loads((folder / "tables.json").read_text(encoding="utf-8"))["comparisons"]
-    assert block(PAGE.read_text(encoding="utf-8"), name_of(folder)) == tables(numbers)
+    kept = json.loads((folder / "tables.json").read_text(encoding="utf-8"))
+    assert block(PAGE.read_text(encoding="utf-8"), name_of(folder)) == tables(kept["comparisons"], kept["crossings"])
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=name_of)
@@ -58,12 +58,20 @@ def test_tables_by_hand():
             },
         ],
     }
-    text = tables([comparison])
+    text = tables([comparison], [])
     assert text.splitlines()[2:] == [
         "| | en-x | multi-way |",
         "|---|---|---|",
         "| STS, seen | 50.0 | 48.0 (**−2.0 [−3.0, −1.0]**) |",
         "| STS, English | 70.0 | 71.0 (+1.0 [−1.0, 3.0]) |",
+    ]
+    told = {"family": "STS", "exposure": "seen", "arm": "multi-way", "told": "ahead from 12k texts (1.5 passes)"}
+    with_crossings = tables([comparison], [told | {"better": 2, "worse": 1, "unclear": 0}])
+    assert with_crossings.endswith(text)
+    assert with_crossings.splitlines()[:3] == [
+        "| against en-x | multi-way |",
+        "|---|---|",
+        "| STS, seen | ahead from 12k texts (1.5 passes) (2 better, 1 worse, 0 unclear) |",
     ]
     page = with_block("a\n<!-- x/y -->\nold\n<!-- end of x/y -->\nb", "x/y", text)
     assert block(page, "x/y") == text

@@ -6,12 +6,14 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from polyalign.reporting.comparison import Comparison
 from polyalign.reporting.labels import exposure_label, printable
 from polyalign.reporting.overview import Results
 from polyalign.reporting.tables import NONE, Cell, Column, Table
 
+_SIGNS = {"better": 1, "worse": -1, "unclear": 0}
 _EQUAL = 0.05
 """Costs that differ by less than this share are equal: a budget ends with the step that reaches it."""
 
@@ -71,15 +73,29 @@ def _passes(comparison: Comparison, arm: str) -> float | None:
     return seen / rows[0] if seen is not None and rows[0] and len(set(rows)) == 1 else None
 
 
+def crossings_content(results: Sequence[Results]) -> list[dict[str, Any]]:
+    """Return where each of `curves` crosses 0, for ``tables.json``.
+
+    Its ``family``, ``exposure`` and ``arm``; ``told``, from how many texts on the arm is ahead of the control, as
+    `crossings` says it; and at how many budgets it is clearly ``better``, clearly ``worse``, or neither (``unclear``).
+    """
+    return [
+        {"family": family, "exposure": exposure, "arm": arm, "told": crossings(points)}
+        | {name: sum(point.sign == sign for point in points) for name, sign in _SIGNS.items()}
+        for (family, exposure, arm), points in curves(results).items()
+    ]
+
+
 def crossings_table(results: Sequence[Results]) -> Table | None:
-    """Tell from how many texts on an arm is ahead of the control; None where nothing was trained at several costs."""
-    found = curves(results)
-    if not found:
+    """Show `crossings_content`; None where nothing was trained at several costs."""
+    content = crossings_content(results)
+    if not content:
         return None
+    found = {(one["family"], one["exposure"], one["arm"]): Cell(in_words(one)) for one in content}
     arms = list(dict.fromkeys(arm for _, _, arm in found))
     groups: dict[str, list[tuple[Cell, ...]]] = defaultdict(list)
     for family, exposure in dict.fromkeys(key[:2] for key in found):
-        cells = [_cell(found, family, exposure, arm) for arm in arms]
+        cells = [found.get((family, exposure, arm), Cell(NONE)) for arm in arms]
         groups[family].append((Cell(exposure_label(family, exposure)), *cells))
     control = results[0].comparison.control
     return Table(
@@ -92,13 +108,9 @@ def crossings_table(results: Sequence[Results]) -> Table | None:
     )
 
 
-def _cell(found: Mapping[tuple[str, str, str], list[Point]], family: str, exposure: str, arm: str) -> Cell:
-    points = found.get((family, exposure, arm))
-    if not points:
-        return Cell(NONE)
-    signs = [point.sign for point in points]
-    counts = f"{signs.count(1)} better, {signs.count(-1)} worse, {signs.count(0)} unclear"
-    return Cell(f"{crossings(points)} ({counts})")
+def in_words(one: Mapping[str, Any]) -> str:
+    """Return one of `crossings_content` as the tables tell it."""
+    return f"{one['told']} ({', '.join(f'{one[name]} {name}' for name in _SIGNS)})"
 
 
 def crossings(points: Sequence[Point]) -> str:

@@ -18,7 +18,7 @@ from jinja2 import Environment, StrictUndefined
 from polyalign.errors import UserError
 from polyalign.reporting import overview, provenance, tables
 from polyalign.reporting.comparison import Comparison, compare_arms
-from polyalign.reporting.crossing import crossings_table
+from polyalign.reporting.crossing import crossings_content, crossings_table
 from polyalign.reporting.figures import Picture, draw, draw_costs
 from polyalign.reporting.matrix import Matrix, matrices
 from polyalign.reporting.neighbours import neighbours_table
@@ -164,7 +164,7 @@ def _write(out: Path, scores: Sequence[Scores], comparisons: Sequence[Comparison
             (folder / "figures" / f"{picture.name}.png").write_bytes(picture.png)
         write_text(folder / "report.html", render_html(report))
         write_text(folder / "report.md", render_markdown(report))
-        write_json(folder / "tables.json", {"comparisons": content})
+        write_json(folder / "tables.json", {"comparisons": content, "crossings": crossings_content(results)})
         write_json(folder / MANIFEST, manifest)
 
 
