@@ -132,7 +132,10 @@ def train(
     loss.cache_gradients = fit.cache_gradients
     plan = make_plan(train_rows, objective, fit.batch_rows, seed=seed, **settings.budget)
     texts, pairs = plan.texts.sum(), plan.pairs.sum()
-    log.info("training %s: %d steps, %d texts, %d anchor-positive pairs", out.name, plan.steps, texts, pairs)
+    log.info(
+        "training %s: %d steps, %d texts, %d anchor-positive pairs, %.2g passes over %d rows",
+        out.name, plan.steps, texts, pairs, plan.rows.sum() / len(train_rows), len(train_rows),
+    )  # fmt: skip
 
     trainer, seconds = _fit(loss, tokens, dev_rows, plan, fit, settings, seed, work)
     steps = trainer.state.global_step  # fewer than planned where it stopped early
