@@ -19,6 +19,7 @@ def points(*differences, passes=True):
         ((-1, -2, 0), "behind throughout"),
         ((-1, 1), "ahead from 3,162 texts (0.032 passes)"),  # half-way between 10^3 and 10^4
         ((-1, -3, 1), "ahead from 56k texts (0.56 passes)"),  # three quarters of the way from 10^4 to 10^5
+        ((-1, -1, -1, -1, 0, 1), "ahead from 10,000k texts (100 passes)"),
         ((1, -3, 1), "behind from 1,778 texts (0.018 passes), ahead from 56k texts (0.56 passes)"),
     ],
 )

@@ -136,5 +136,5 @@ def _between(before: Point, after: Point) -> str:
     told = f"{texts / 1000:,.0f}k texts" if texts >= 10_000 else f"{texts:,.0f} texts"
     if before.passes and after.passes:
         passes = math.exp(math.log(before.passes) + share * math.log(after.passes / before.passes))
-        told += f" ({passes:.2g} passes)"
+        told += f" ({float(f'{passes:.2g}'):g} passes)"
     return told

@@ -133,7 +133,7 @@ def train(
     plan = make_plan(train_rows, objective, fit.batch_rows, seed=seed, **settings.budget)
     texts, pairs = plan.texts.sum(), plan.pairs.sum()
     log.info(
-        "training %s: %d steps, %d texts, %d anchor-positive pairs, %.2g passes over %d rows",
+        "training %s: %d steps, %d texts, %d anchor-positive pairs, %.4g passes over %d rows",
         out.name, plan.steps, texts, pairs, plan.rows.sum() / len(train_rows), len(train_rows),
     )  # fmt: skip
 
