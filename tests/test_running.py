@@ -215,10 +215,13 @@ def test_two_bases_each_arm_tuned(files, tmp_path):
     assert run(recipe, out) == result
     assert all(path.stat().st_mtime_ns == then for path, then in before.items() if path.parent != out)
     assert all((line.done, line.hours) == (line.times, 0) for line in outline(recipe, out))
+    assert {line.base for line in outline(recipe, out, only=["narrow"])} == {"narrow"}
     narrow = run(recipe, out, only=["narrow"])
     assert [one["budget"] for one in narrow["comparisons"]] == ["narrow, equal rows"]
     with pytest.raises(UserError, match="no base tiny in the recipe; it has wide, narrow"):
         run(recipe, out, only=["tiny"])
+    with pytest.raises(UserError, match="no base tiny in the recipe; it has "):
+        outline(recipe, out, only=["tiny"])
     trial = out / "wide/tuning/multi-way" / trials[0]
     recorded = json.loads(trial.read_text())
     del recorded["request"]["training"]["lora"]

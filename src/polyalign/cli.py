@@ -365,18 +365,18 @@ def run(
 ) -> None:
     """Do all that a recipe says: corpus, every arm and seed, scores, report. Goes on where it stopped."""
     if dry_run:
-        _outline(recipe, out, changes or [], as_json)
+        _outline(recipe, out, changes or [], as_json, only=_codes(only) or [])
     else:
         _run(recipe, out, changes or [], as_json, only=_codes(only) or [], jobs=jobs)
 
 
-def _outline(recipe: str, out: Path, changes: list[str], as_json: bool) -> None:
+def _outline(recipe: str, out: Path, changes: list[str], as_json: bool, only: Sequence[str]) -> None:
     from polyalign.planning import outline
     from polyalign.recipe import load_recipe
     from polyalign.terminal import show_outline
 
     _quiet()
-    lines = [asdict(line) for line in outline(load_recipe(recipe, changes), out)]
+    lines = [asdict(line) for line in outline(load_recipe(recipe, changes), out, only=only)]
     _print_json(lines) if as_json else show_outline(lines)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -114,7 +115,8 @@ class Outline:
         texts: encoded texts of each, in training.
         times: how many there are: seeds, or trials.
         done: how many of them are finished.
-        hours: what those still to do will take on this machine, about: training, and encoding the texts of the tasks.
+        hours: what those still to do will take on this machine, about: training, and encoding the dev rows and
+            the texts of the tasks.
         budgets: the comparisons that it takes part in.
         steps: optimizer steps of each.
     """
@@ -129,19 +131,21 @@ class Outline:
     steps: int | None = None
 
 
-def outline(recipe: Recipe, out: Path) -> list[Outline]:
+def outline(recipe: Recipe, out: Path, *, only: Sequence[str] = ()) -> list[Outline]:
     """Return all that `polyalign.running.run` would do, without doing it; hours follow from a few measured batches.
 
     Args:
         recipe: what to run.
         out: the folder of the run; what is finished there is counted.
+        only: names of the bases that would run; none for all.
 
     Raises:
-        UserError: when the corpus is still to be built, or the base or the data of the tasks is missing.
+        UserError: for a base that the recipe lacks, when the corpus is still to be built, or the base or the data of
+            the tasks is missing.
     """
     corpus = _planned_corpus(recipe, out / "corpus")
     lines = []
-    for name in recipe.bases or [None]:
+    for name in recipe.bases_among(only):
         one, place = (recipe, out) if name is None else (recipe.with_base(name), out / name)
         lines += _outline_of_base(one, one.rows_of(corpus), place, name)
     return lines
@@ -157,10 +161,13 @@ def _outline_of_base(recipe: Recipe, corpus: Corpus, out: Path, name: str | None
         mteb_data=wanted.mteb_data,
         own_rows=wanted.held_out,
     )
+    _, dev = split_dev(corpus, recipe.training)
+    looked_at = recipe.training.evaluations * sum(dev.counts().values()) if dev else 0
     lines = []
 
     def add(what: str, texts: int, times: int, done: int, *, scored: bool, **more: Any) -> None:
-        seconds = texts / speed.training + scored * evaluated / speed.encoding
+        encoded = (looked_at if texts else 0) + (evaluated if scored else 0)
+        seconds = texts / speed.training + encoded / speed.encoding
         hours = (times - done) * seconds / 3600
         lines.append(Outline(base=name, what=what, texts=texts, times=times, done=done, hours=hours, **more))
 

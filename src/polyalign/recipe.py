@@ -320,6 +320,18 @@ class Recipe(Settings):
         """The arms without the untouched base; the first is the reference of the budgets."""
         return [arm for arm in self.arms if isinstance(arm, Arm)]
 
+    def bases_among(self, only: Sequence[str]) -> list[str | None]:
+        """Return the names of the bases to run: those of ``only``, if there are any, else all; of a single base, None.
+
+        Raises:
+            UserError: for a name that the recipe lacks.
+        """
+        if unknown := set(only) - set(self.bases):
+            raise UserError(
+                f"no base {', '.join(sorted(unknown))} in the recipe; it has {', '.join(self.bases) or 'one'}"
+            )
+        return [*(only or self.bases)] or [None]
+
     def with_base(self, name: str) -> Recipe:
         """Return the recipe of one of several bases.
 

@@ -50,10 +50,7 @@ def run(recipe: Recipe | str | Path, out: str | Path, *, only: Sequence[str] = (
     """
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
     out = Path(out)
-    if unknown := set(only) - set(recipe.bases):
-        raise UserError(
-            f"no base {', '.join(sorted(unknown))} in the recipe; it has {', '.join(recipe.bases) or 'one'}"
-        )
+    recipe.bases_among(only)
     _claim(out, recipe)
     _make_corpus(recipe, out / "corpus")
     scores, trials = [], []
@@ -75,8 +72,7 @@ def run(recipe: Recipe | str | Path, out: str | Path, *, only: Sequence[str] = (
 def _runners(recipe: Recipe, out: Path, only: Sequence[str]) -> dict[str | None, _Runner]:
     """Return the parts of a run, by base, once its corpus is there."""
     corpus = Corpus.open(out / "corpus", languages=recipe.languages)
-    names: list[str | None] = [*(only or recipe.bases)] or [None]
-    parts = {name: recipe if name is None else recipe.with_base(name) for name in names}
+    parts = {name: recipe if name is None else recipe.with_base(name) for name in recipe.bases_among(only)}
     return {name: _Runner(part, part.rows_of(corpus), out / (name or ""), name) for name, part in parts.items()}
 
 

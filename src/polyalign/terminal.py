@@ -130,7 +130,8 @@ def show_outline(lines: list[dict[str, Any]]) -> None:
     total = sum(line["hours"] for line in lines)
     show(
         table,
-        f"About {total:.1f} hours on this machine, from a few measured batches; the tasks' own work comes on top.",
+        f"About {total:.1f} hours on this machine, from a few measured batches; the tasks' own work and the start of "
+        "each part come on top.",
     )
 
 
