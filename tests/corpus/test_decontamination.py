@@ -11,13 +11,14 @@ import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from mteb.tasks import SIB200Classification
 
 from polyalign import Corpus, build, import_corpus
 from polyalign.corpus import decontamination
 from polyalign.corpus.decontamination import DecontaminationSettings, Decontaminator, evaluation_texts
 from polyalign.errors import UserError
-from polyalign.evaluation.crosslingual import SIB200Bitext, SIB200Pool
-from polyalign.tasks import load_evaluation_task
+from polyalign.evaluation.crosslingual import TASKS
+from polyalign.tasks import DATA_OF, SIB200_LEFT_OUT, load_evaluation_task
 
 NOLLY = "NollySentiBitextMining"  # bitext that evaluates its train split
 NTREX = "NTREXBitextMining"  # bitext with a column per language
@@ -142,23 +143,23 @@ def test_sentences_in_lists_are_texts(mteb_data):
 
 def test_tasks_of_our_own_claim_what_they_evaluate(tmp_path, mteb_data, monkeypatch):
     """SIB-200 as bitext evaluates every split, and Simplified Chinese, which the official task leaves out."""
-    sources = {"eng_Latn": ["eng-Latn"], "deu_Latn": ["deu-Latn"], "zho_Hans": ["zho-Hans"]}
-    monkeypatch.setattr(SIB200Bitext, "sources", sources)
-    monkeypatch.setattr(SIB200Pool, "sources", sources)
+    assert set(DATA_OF) == set(TASKS)
+    official = {"eng_Latn": ["eng-Latn"], "deu_Latn": ["deu-Latn"]}
+    shorter = SIB200Classification.metadata.model_copy(update={"eval_langs": official})
+    monkeypatch.setattr(SIB200Classification, "metadata", shorter)
     splits = ("train", "validation", "test")
     sib = {
         name: {
             split: {"index_id": [number], "category": ["sports"], "text": [f"{name} {split}"]}
             for number, split in enumerate(splits)
         }
-        for name in sources
+        for name in (*official, *SIB200_LEFT_OUT)
     }
     write_dataset(tmp_path, "mteb/sib200", sib)
-    everything = {f"{name} {split}" for name in sources for split in splits}
-    assert texts_of("SIB200Bitext", tmp_path) == everything
-    assert texts_of("SIB200Pool", tmp_path) == everything
-    crosslingual = texts_of("STSBenchmarkCrosslingual", mteb_data)
-    assert crosslingual == {text for text in texts_of(STS, mteb_data) if " test " in text}
+    for task in ("SIB200Bitext", "SIB200Pool", "SIB200ZeroShot"):
+        assert texts_of(task, tmp_path) == {f"{name} {split}" for name in sib for split in splits}
+    assert texts_of("SIB200Classification", tmp_path) == {f"{name} {split}" for name in official for split in splits}
+    assert texts_of("STSBenchmarkCrosslingual", mteb_data) == texts_of(STS, mteb_data)
 
 
 @pytest.mark.parametrize(

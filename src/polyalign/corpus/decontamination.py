@@ -280,8 +280,9 @@ def _text_columns(task: AbsTask) -> list[str]:
     """Return the columns that a model reads; where a task mixes texts and images, those of the images too."""
     if getattr(task, "parallel_subsets", False):
         return list(dict.fromkeys(code for pair in task.hf_subsets for code in pair.split("-")))
-    named = list(_flat(getattr(task, attribute, ()) for attribute in _COLUMN_ATTRIBUTES))
-    return named or (["sentence1", "sentence2"] if task.metadata.type == "BitextMining" else ["text"])
+    if task.metadata.type == "BitextMining":
+        return ["sentence1", "sentence2"]
+    return list(_flat(getattr(task, attribute, ()) for attribute in _COLUMN_ATTRIBUTES)) or ["text"]
 
 
 def _flat(names: str | Iterable[Any]) -> Iterator[str]:
