@@ -254,3 +254,28 @@ def test_mistakes_of_a_build_are_told_in_one_line(tmp_path, text, changes, messa
     assert "\n" not in str(caught.value)
     with pytest.raises(UserError, match=r"^no such file: nowhere\.yaml; give a YAML file with the keys english"):
         load_build(Path("nowhere.yaml"), {})
+
+
+@pytest.mark.parametrize(
+    ("change", "changed"),
+    [
+        ("seeds=[0, 1, 2]", []),
+        ("seeds=[1, 0]", ["seeds"]),
+        ("bases.small.seeds=[0, 1, 4]", []),
+        ("bases.small.seeds=[4]", ["bases.small.seeds"]),
+        ("bases.new={base: static}", []),
+        ("bases.small.training.batch_rows=16", ["bases.small.training"]),
+        ("training.learning_rate=0.1", ["training"]),
+        ("languages=[en, de]", ["languages"]),
+        ("corpus=other.jsonl", ["corpus"]),
+    ],
+)
+def test_what_a_recipe_has_grown_from(tmp_path, change, changed):
+    bases = {"plain": {"base": "static"}, "small": {"base": "static", "training": {"static": {"dimensions": 16}}}}
+    study = SMALL | {"base": None, "bases": bases, "arms": ["multi-way", "en-x"], "seeds": [0, 1]}
+    before, now = (load_recipe(written(tmp_path, study), changes) for changes in ([], [change]))
+    assert now.changes_since(before) == changed
+    assert now.changes_since(now) == []
+    assert before.changes_since(before.with_base("plain")) == ["base", "bases"]
+    del study["bases"]["small"]
+    assert load_recipe(written(tmp_path, study)).changes_since(before) == ["bases.small"]

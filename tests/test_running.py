@@ -235,8 +235,9 @@ def test_two_bases_each_arm_tuned(files, tmp_path):
 
 def test_another_recipe_is_refused_in_the_same_folder(whole, files, tmp_path):
     out, _ = whole
-    with pytest.raises(UserError, match=r"holds a run of another recipe \(changed: seeds\); choose another --out"):
-        run(recipe_of(files, seeds=[5]), out)
+    for do in (run, outline):
+        with pytest.raises(UserError, match=r"holds a run of another recipe \(changed: seeds\); choose another --out"):
+            do(recipe_of(files, seeds=[5]), out)
     (tmp_path / "other").write_text("mine")
     with pytest.raises(UserError, match="is not empty and holds no run; choose another --out"):
         run(recipe_of(files), tmp_path)

@@ -105,6 +105,25 @@ def _plan(recipe: Recipe, corpus: Corpus, arm: Arm, budget: dict[str, int]) -> P
     return make_plan(rows, objective, settings.batch_rows, seed=recipe.seeds[0], **budget)
 
 
+def recipe_in(out: Path, recipe: Recipe) -> Recipe | None:
+    """Return the recipe that the folder of a run holds, which this one may have grown from; None for a new folder.
+
+    Raises:
+        UserError: when the folder belongs to another recipe (it names the keys that differ), or is no run.
+    """
+    values = read_manifest(out, "recipe.json")
+    if values is None:
+        if out.is_dir() and any(out.iterdir()):
+            raise UserError(f"{out} is not empty and holds no run; choose another --out")
+        return None
+    before = Recipe.checked(values, str(out / "recipe.json"))
+    if changed := recipe.changes_since(before):
+        raise UserError(
+            f"{out} holds a run of another recipe (changed: {', '.join(changed)}); choose another --out, or delete it"
+        )
+    return before
+
+
 @dataclass(frozen=True, kw_only=True)
 class Outline:
     """A line of what a run will do.
@@ -140,9 +159,10 @@ def outline(recipe: Recipe, out: Path, *, only: Sequence[str] = ()) -> list[Outl
         only: names of the bases that would run; none for all.
 
     Raises:
-        UserError: for a base that the recipe lacks, when the corpus is still to be built, or the base or the data of
-            the tasks is missing.
+        UserError: for a base that the recipe lacks, when the folder belongs to another recipe, the corpus is still to
+            be built, or the base or the data of the tasks is missing.
     """
+    recipe_in(out, recipe)
     corpus = _planned_corpus(recipe, out / "corpus")
     lines = []
     for name in recipe.bases_among(only):

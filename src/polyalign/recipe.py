@@ -14,6 +14,7 @@ from polyalign.corpus import Corpus
 from polyalign.errors import UserError
 from polyalign.languages import canonical
 from polyalign.settings import Settings, apply_change, parse_yaml
+from polyalign.storage import fingerprint
 from polyalign.training.objective import Objective
 from polyalign.training.settings import TrainingSettings
 from polyalign.translation.settings import BuildSettings
@@ -347,6 +348,25 @@ class Recipe(Settings):
         recipe = Recipe.checked(values | changed, f"bases.{name}")
         return recipe.model_copy(update={"arms": [self._with_teacher(arm) for arm in recipe.arms]})
 
+    def changes_since(self, before: Recipe) -> list[str]:
+        """Return the keys whose values differ from an earlier recipe's, as ``seeds`` or ``bases.static.seeds``.
+
+        Arms, seeds, multiples of the budget and bases may have become more, while the first of them stays. A base is
+        compared with all that it takes from the recipe.
+        """
+        if not self.bases or not before.bases:
+            return _changed(before, self)
+        general = {key for key in ("corpus", "languages") if getattr(self, key) != getattr(before, key)}
+        kept = [name for name in before.bases if name in self.bases]
+        found = {name: _changed(before.with_base(name), self.with_base(name)) for name in kept}
+        if found:
+            general |= set.intersection(*map(set, found.values()))
+        return [
+            *sorted(general),
+            *(f"bases.{name}" for name in before.bases if name not in kept),
+            *(f"bases.{name}.{key}" for name, keys in found.items() for key in keys if key not in general),
+        ]
+
     def _with_teacher(self, arm: Arm | Literal["base"]) -> Arm | Literal["base"]:
         """Return an arm whose teacher is no longer called by its name among the bases."""
         if isinstance(arm, str) or arm.teacher not in self.bases:
@@ -360,6 +380,17 @@ class Recipe(Settings):
     def settings_of(self, arm: Arm) -> TrainingSettings:
         """Return the training settings of an arm: those of the recipe with its own on top."""
         return TrainingSettings.checked(self.training.model_dump() | arm.settings, "settings")
+
+
+def _changed(before: Recipe, now: Recipe) -> list[str]:
+    then, values = (recipe.model_dump(mode="json") for recipe in (before, now))
+    return [key for key in values if not _same_or_more(key, then[key], values[key])]
+
+
+def _same_or_more(key: str, before: Any, now: Any) -> bool:
+    if key in ("arms", "seeds", "scale"):
+        return bool(now[0] == before[0]) and all(one in now for one in before)
+    return fingerprint(before) == fingerprint(now)
 
 
 def _packaged(part: str) -> str:

@@ -17,7 +17,7 @@ from polyalign.errors import UserError
 from polyalign.evaluation import evaluate
 from polyalign.evaluation.own_rows import NAME as OWN_ROWS
 from polyalign.jobs import Each, calls_in
-from polyalign.planning import Cell, plan_cells, reference_plan, scaled
+from polyalign.planning import Cell, plan_cells, recipe_in, reference_plan, scaled
 from polyalign.recipe import BASE_ARM, Arm, Recipe, TuningSettings, load_recipe
 from polyalign.reporting import compare
 from polyalign.storage import MANIFEST, fingerprint, new_folder, read_manifest, versions, write_json, write_text
@@ -248,38 +248,13 @@ def _last_name(model: str | None) -> str | None:
 
 
 def _claim(out: Path, recipe: Recipe) -> None:
-    """Write the recipe into the folder of the run, or check that the one there is the same, or a part of it.
-
-    Raises:
-        UserError: when the folder belongs to another recipe; it names the keys that differ.
-    """
-    values = recipe.model_dump(mode="json")
-    before = read_manifest(out, "recipe.json")
-    if before is not None:
-        before = Recipe.completed(before, str(out / "recipe.json"))
-    elif out.is_dir() and any(out.iterdir()):
-        raise UserError(f"{out} is not empty and holds no run; choose another --out")
-    changed = [key for key in values if before is not None and not _grown(key, before.get(key), values[key])]
-    if changed:
-        raise UserError(
-            f"{out} holds a run of another recipe (changed: {', '.join(changed)}); choose another --out, or delete it"
-        )
-    if before != values:
+    """Write the recipe into the folder of the run, unless it is there; what it grew from makes way."""
+    before = recipe_in(out, recipe)
+    if before != recipe:
         (out / MANIFEST).unlink(missing_ok=True)
         for report in out.glob("report*"):  # of the run before it grew
             shutil.rmtree(report)
-        write_json(out / "recipe.json", values)
-
-
-def _grown(key: str, before: Any, now: Any) -> bool:
-    """Return whether a value of the recipe is what it was, or a longer list or more bases; the first arm stays."""
-    if key in ("arms", "seeds", "scale") and before and now:
-        return now[0] == before[0] and all(one in now for one in before)
-    if key == "bases" and before:
-        return set(before) <= set(now) and all(
-            _grown(part, old, now[name][part]) for name, one in before.items() for part, old in one.items()
-        )
-    return fingerprint(before) == fingerprint(now)
+        write_json(out / "recipe.json", recipe.model_dump(mode="json"))
 
 
 def _make_corpus(recipe: Recipe, out: Path) -> None:
