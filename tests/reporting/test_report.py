@@ -133,7 +133,11 @@ def markdown_tables(text: str) -> list[list[list[str]]]:
 def test_what_is_written_and_returned(report):
     _, out, returned = report
     assert returned["report"] == str(out / "report.html")
-    assert json.loads((out / "tables.json").read_text()) == {"comparisons": returned["comparisons"], "crossings": []}
+    assert json.loads((out / "tables.json").read_text()) == {
+        "comparisons": returned["comparisons"],
+        "crossings": [],
+        "growth": [],
+    }
     manifest = json.loads((out / "manifest.json").read_text())
     assert {key: manifest[key] for key in ("kind", "format", "control", "resamples", "seed")} == {
         "kind": "report",

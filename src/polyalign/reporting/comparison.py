@@ -89,6 +89,21 @@ class Arm:
 
 
 @dataclass(frozen=True)
+class Subject:
+    """What a comparison is about, as its control was trained.
+
+    Attributes:
+        base: what training began from; None where it is not recorded.
+        rows: of the corpus; None where they are not recorded.
+        languages: of the corpus.
+    """
+
+    base: str | None
+    rows: int | None
+    languages: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Headline:
     """An arm's result for one family and exposure.
 
@@ -156,6 +171,13 @@ class Comparison:
     def arm(self, name: str) -> Arm:
         """Return the arm of that name."""
         return next(arm for arm in self.arms if arm.name == name)
+
+    @property
+    def subject(self) -> Subject:
+        """What its control was trained from and on."""
+        record = self.arm(self.control).runs[0].encoder or {}
+        rows = (record.get("corpus") or {}).get("rows")
+        return Subject(record.get("base"), rows, tuple(record.get("languages") or ()))
 
     @property
     def challengers(self) -> list[str]:

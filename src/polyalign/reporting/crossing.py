@@ -61,10 +61,8 @@ def curves(results: Sequence[Results]) -> dict[tuple[str, str, str], list[Point]
 
 def _subject(comparison: Comparison) -> str:
     """Return what the control was trained from and on, in words."""
-    record = comparison.arm(comparison.control).runs[0].encoder or {}
-    corpus, languages = record.get("corpus") or {}, record.get("languages") or []
-    words = (str(record.get("base")), f"{corpus.get('rows')} rows", f"{len(languages)} languages")
-    return printable(", ".join(words))
+    subject = comparison.subject
+    return printable(f"{subject.base}, {subject.rows} rows, {len(subject.languages)} languages")
 
 
 def _passes(comparison: Comparison, arm: str) -> float | None:

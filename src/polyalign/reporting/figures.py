@@ -14,6 +14,7 @@ import numpy as np
 from scipy.optimize import isotonic_regression
 
 from polyalign.reporting.comparison import BASE, FAMILIES, Comparison, LanguageResult
+from polyalign.reporting.growth import Growth
 from polyalign.reporting.labels import exposure_label, language_label, points, printable
 from polyalign.reporting.pool import Bias
 from polyalign.reporting.significance import Difference, mean_interval
@@ -458,6 +459,59 @@ def _costs(
         if point[:2] not in seen:
             seen.add(point[:2])
             yield point
+
+
+def draw_growth(found: Sequence[Growth], comparisons: Sequence[Comparison]) -> tuple[Picture, ...]:
+    """Return one figure for what grows and a family: the mean of every arm against the size of the corpus.
+
+    Args:
+        found: What grows.
+        comparisons: All comparisons of a report.
+    """
+    styles: dict[str, tuple[str, str]] = {}
+    for comparison in comparisons:
+        styles = _styles(comparison) | styles
+    figures: dict[tuple[str, str, str], list[Growth]] = defaultdict(list)
+    for one in found:
+        figures[one.quantity, one.fixed, one.family].append(one)
+    return tuple(
+        _quality_and_size(own, styles, f"growth-{number}") for number, own in enumerate(figures.values(), start=1)
+    )
+
+
+def _quality_and_size(found: Sequence[Growth], styles: Mapping[str, tuple[str, str]], name: str) -> Picture:
+    exposures = list(dict.fromkeys(one.exposure for one in found))
+    quantity, family = found[0].quantity, found[0].family
+    shown = {arm: style for arm, style in styles.items() if arm in [one.arm for one in found]}
+    with _style(name):
+        figure = _figure(2.0 + _legend_height(shown))
+        _legend(figure, family, shown)
+        axes = figure.subplots(1, len(exposures), sharey=True, squeeze=False)[0]
+        for panel, exposure in zip(axes, exposures, strict=True):
+            for one in (growth for growth in found if growth.exposure == exposure):
+                colour, marker = styles[one.arm]
+                amounts = [size.amount for size in one.sizes]
+                low, mean, high = (
+                    [100 * getattr(size.mean, end) for size in one.sizes] for end in ("low", "value", "high")
+                )
+                panel.vlines(amounts, low, high, color=colour, lw=1.1)
+                panel.plot(amounts, mean, marker, color=colour, ls="-", lw=0.7)
+            panel.set_xscale("log")
+            panel.set_xticks(amounts, list(map(_compact, amounts)))
+            panel.minorticks_off()
+            panel.set_title(f"{_SHORT_EXPOSURES[exposure]}", loc="left")
+            panel.set_xlabel(quantity)
+            panel.grid()
+            panel.set_axisbelow(True)
+        axes[0].set_ylabel("points")
+        highest = max(found, key=lambda one: one.sizes[-1].mean.value)
+        return _picture(
+            figure,
+            name,
+            f"{family}: quality and {quantity}",
+            f"Score of {family} against {quantity} of the corpus; with most of them the highest is {highest.arm}, "
+            f"{highest.exposure}, with {points(highest.sizes[-1].mean.value)} points.",
+        )
 
 
 def _compact(value: float, _: int | None = None) -> str:

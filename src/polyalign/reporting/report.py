@@ -19,7 +19,8 @@ from polyalign.errors import UserError
 from polyalign.reporting import overview, provenance, tables
 from polyalign.reporting.comparison import Comparison, compare_arms
 from polyalign.reporting.crossing import crossings_content, crossings_table
-from polyalign.reporting.figures import Picture, draw, draw_costs
+from polyalign.reporting.figures import Picture, draw, draw_costs, draw_growth
+from polyalign.reporting.growth import growth_content, growth_tables, growths
 from polyalign.reporting.matrix import Matrix, matrices
 from polyalign.reporting.neighbours import neighbours_table
 from polyalign.reporting.pool import biases, pool_table
@@ -58,7 +59,7 @@ class Report:
     title: str
     lead: str
     tiles: tuple[overview.Tile, ...]
-    overview: Part
+    overview: tuple[Part, ...]
     sections: tuple[Section, ...]
     definitions: tuple[tuple[str, str], ...]
     provenance: tuple[tables.Table, ...]
@@ -67,7 +68,7 @@ class Report:
     @property
     def pictures(self) -> Iterable[Picture]:
         """All figures."""
-        parts = (self.overview, *(part for section in self.sections for part in section.parts))
+        parts = (*self.overview, *(part for section in self.sections for part in section.parts))
         return (one for part in parts for one in part.pictures)
 
 
@@ -133,6 +134,7 @@ def compare(
 
 def _write(out: Path, scores: Sequence[Scores], comparisons: Sequence[Comparison], manifest: dict[str, Any]) -> None:
     results = [overview.Results.of(comparison) for comparison in comparisons]
+    grown = growths(comparisons)
     sections, content = zip(*(_section(one, f"{number}") for number, one in enumerate(results, start=1)), strict=True)
     about = (
         provenance.sources_table(scores),
@@ -146,25 +148,38 @@ def _write(out: Path, scores: Sequence[Scores], comparisons: Sequence[Comparison
         lead="Differences are in points (hundredths of the score) with a 95% interval; “better” and “worse” mean that "
         "the interval excludes 0.",
         tiles=overview.tiles(results),
-        overview=Part(
-            "",
-            _given(overview.overview_table(results) if len(results) > 1 else None, crossings_table(results)),
-            draw_costs(comparisons),
-            note="Mean score of seen and unseen languages and its 95% interval against what training took. An "
-            "untouched model stands at 0; a line joins an arm's budgets.",
+        overview=(
+            Part(
+                "",
+                _given(overview.overview_table(results) if len(results) > 1 else None, crossings_table(results)),
+                draw_costs(comparisons),
+                note="Mean score of seen and unseen languages and its 95% interval against what training took. An "
+                "untouched model stands at 0; a line joins an arm's budgets.",
+            ),
+            Part(
+                "More rows, more languages" if grown else "",
+                growth_tables(grown, comparisons[0].control),
+                draw_growth(grown, comparisons),
+                note="Mean score and its 95% interval at equal encoded texts; the axis is logarithmic.",
+            ),
         ),
         sections=sections,
         definitions=tuple(tables.definitions(manifest["resamples"], manifest["seed"])),
         provenance=_given(*about),
         commands=provenance.commands(scores, manifest["control"], manifest["resamples"]),
     )
+    numbers = {
+        "comparisons": content,
+        "crossings": crossings_content(results),
+        "growth": growth_content(grown),
+    }
     with new_folder(out) as folder:
         (folder / "figures").mkdir()
         for picture in report.pictures:
             (folder / "figures" / f"{picture.name}.png").write_bytes(picture.png)
         write_text(folder / "report.html", render_html(report))
         write_text(folder / "report.md", render_markdown(report))
-        write_json(folder / "tables.json", {"comparisons": content, "crossings": crossings_content(results)})
+        write_json(folder / "tables.json", numbers)
         write_json(folder / MANIFEST, manifest)
 
 
@@ -265,7 +280,7 @@ def render_markdown(report: Report) -> str:
         counts = f"{tile.better} better, {tile.unclear} unclear, {tile.worse} worse"
         lines += [f"- {_escaped(f'{tile.title} {tile.subtitle}')}: {counts}"]
         lines += [f"  - {_escaped(what)}: {_escaped(text)}" for what, text in tile.lines]
-    lines += ["", *_markdown_part(report.overview)]
+    lines += ["", *(line for part in report.overview for line in _markdown_part(part))]
     for section in report.sections:
         lines += [f"## {_escaped(section.title)}", "", *(f"- {_escaped(one)}" for one in section.verdict), ""]
         for part in section.parts:
