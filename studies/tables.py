@@ -1,10 +1,11 @@
-"""Make the tables of a study anew from its kept scores, and put them into docs/results.md.
+"""Make the tables of the studies anew from their kept scores, and put them into docs/results.md.
 
     python studies/tables.py
 
-The scores of each run, or base of a run, in studies/results are compared as `polyalign compare` does it, with a
-thousand resamples.
-The numbers stay beside the scores (tables.json), the tables in docs/results.md between two marks that name the folder.
+The scores of each run in studies/results are compared as `polyalign compare` does it, with a thousand resamples. The
+numbers stay beside them (tables.json), the tables in docs/results.md between two marks, where it has them: those of a
+base between marks that name the run and the base, those that several bases make together, or the only base, between
+marks that name the run.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import json
 import logging
 import re
 import tempfile
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,34 +29,56 @@ log = logging.getLogger(__name__)
 
 
 def main() -> None:
-    """Compare every folder and write its numbers and its tables."""
+    """Compare the scores of every run and write their numbers and tables."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     page = PAGE.read_text(encoding="utf-8")
-    for folder in kept():
-        control = json.loads(_recipe_of(folder).read_text(encoding="utf-8"))["report"]["control"]
+    for run in runs():
+        control = json.loads((run / "recipe.json").read_text(encoding="utf-8"))["report"]["control"]
         with tempfile.TemporaryDirectory() as temporary:
-            result = compare(sorted((folder / "scores").iterdir()), Path(temporary) / "report", control=control)
-        numbers = [
-            {key: one[key] for key in ("budget", "control", "headline", "english")} for one in result["comparisons"]
-        ]
-        write_json(folder / "tables.json", {"comparisons": numbers, "crossings": result["crossings"]})
-        page = with_block(page, name_of(folder), tables(numbers, result["crossings"]))
-        log.info("%s: tables of %d comparisons", name_of(folder), len(result["comparisons"]))
+            result = compare(scores_of(run), Path(temporary) / "report", control=control)
+        numbers = {
+            "comparisons": [
+                {key: one[key] for key in ("budget", "control", "headline", "english")} for one in result["comparisons"]
+            ],
+            "crossings": result["crossings"],
+            "growth": result["growth"],
+        }
+        write_json(run / "tables.json", numbers)
+        for name, text in blocks(run, numbers).items():
+            if name in marks(page):
+                page = with_block(page, name, text)
+        log.info("%s: tables of %d comparisons", run.name, len(numbers["comparisons"]))
     write_text(PAGE, page)
 
 
-def kept() -> list[Path]:
-    """Return the folders that hold kept scores: runs, or bases of a run."""
-    return sorted(path.parent for path in RESULTS.glob("**/scores"))
+def runs() -> list[Path]:
+    """Return the folders of the runs whose scores are kept."""
+    return sorted(path.parent for path in RESULTS.glob("*/recipe.json"))
 
 
-def name_of(folder: Path) -> str:
-    """Return what the marks in the page call a folder."""
-    return folder.relative_to(ROOT).as_posix()
+def scores_of(run: Path) -> list[Path]:
+    """Return the scores folders of a run, of all its bases."""
+    return sorted(path.parent for path in run.glob("**/scores/*/manifest.json"))
 
 
-def _recipe_of(folder: Path) -> Path:
-    return next(path for place in (folder, folder.parent) if (path := place / "recipe.json").is_file())
+def marks(page: str) -> list[str]:
+    """Return the names between whose marks a page has tables."""
+    return re.findall(r"<!-- end of (\S+) -->", page)
+
+
+def blocks(run: Path, numbers: Mapping[str, Any]) -> dict[str, str]:
+    """Return the Markdown of a run's tables by the name of its marks."""
+    name = run.relative_to(ROOT).as_posix()
+    comparisons, control = numbers["comparisons"], numbers["comparisons"][0]["control"]
+    together = [*_crossings(numbers["crossings"], control), *_growth(numbers["growth"], control)]
+    bases = sorted(path.parent.name for path in run.glob("*/scores"))
+    if not bases:
+        return {name: "\n".join([*together, *_tables(comparisons)])}
+    found = {name: "\n".join(together)} if together else {}
+    for base in bases:
+        own = [one for one in comparisons if one["budget"].startswith(f"{base}, ")]
+        found[f"{name}/{base}"] = "\n".join(_tables(own))
+    return found
 
 
 def with_block(page: str, name: str, text: str) -> str:
@@ -76,46 +100,52 @@ def block(page: str, name: str) -> str:
     return page.split(f"<!-- {name} -->\n\n")[1].split(f"\n<!-- end of {name} -->")[0]
 
 
-def tables(comparisons: list[dict[str, Any]], crossings: list[dict[str, Any]]) -> str:
-    """Return Markdown: for each budget a family a line and an arm a column, means and differences to the control.
-
-    Where arms were trained at several costs, a table before them tells where the curves cross.
-    """
-    parts = _crossings(crossings, comparisons[0]["control"]) if crossings else []
+def _tables(comparisons: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return, for each budget, a family a line and an arm a column: means and differences to the control."""
+    lines = []
     for one in comparisons:
         rows = [*one["headline"], *(english | {"exposure": "English"} for english in one["english"])]
-        families = list(dict.fromkeys((row["family"], row["exposure"]) for row in rows))
-        arms = list(dict.fromkeys(row["arm"] for row in rows))
-        cells = {(row["arm"], row["family"], row["exposure"]): row for row in rows}
-        parts.append(f"**{one['budget'] or 'All'}** (mean; difference to {one['control']} with 95% interval)\n")
-        parts.append(f"| | {' | '.join(arms)} |")
-        parts.append("|---|" + "---|" * len(arms))
-        parts += [
-            f"| {family}, {exposure} | {' | '.join(_cell(cells[arm, family, exposure]) for arm in arms)} |"
-            for family, exposure in families
-        ]
-        parts.append("")
-    return "\n".join(parts)
+        cells = {
+            (row["arm"], f"{row['family']}, {row['exposure']}"): _cell(row["mean"], row["difference"]) for row in rows
+        }
+        lines.append(f"**{one['budget'] or 'All'}** (mean; difference to {one['control']} with 95% interval)\n")
+        lines += _grid("", cells)
+    return lines
 
 
-def _crossings(crossings: list[dict[str, Any]], control: str) -> list[str]:
-    arms = list(dict.fromkeys(one["arm"] for one in crossings))
-    families = list(dict.fromkeys((one["family"], one["exposure"]) for one in crossings))
-    cells = {(one["arm"], one["family"], one["exposure"]): in_words(one) for one in crossings}
-    lines = [
-        f"| {family}, {exposure} | {' | '.join(cells.get((arm, family, exposure), '') for arm in arms)} |"
-        for family, exposure in families
-    ]
-    return [f"| against {control} | {' | '.join(arms)} |", "|---|" + "---|" * len(arms), *lines, ""]
+def _crossings(crossings: Iterable[Mapping[str, Any]], control: str) -> list[str]:
+    """Return where the curves of arms that were trained at several costs cross."""
+    cells = {(one["arm"], f"{one['family']}, {one['exposure']}"): in_words(one) for one in crossings}
+    return _grid(f"against {control}", cells) if cells else []
 
 
-def _cell(row: dict[str, Any]) -> str:
-    change = row["difference"]
+def _growth(growth: Iterable[Mapping[str, Any]], control: str) -> list[str]:
+    """Return, for each thing that grows, an arm in a family a line and a size a column."""
+    grids: dict[str, dict[tuple[str, str], str]] = {}
+    for one in growth:
+        title = (
+            f"**Quality against {one['quantity']}, {one['fixed']}** (mean; difference to {control} with 95% interval)"
+        )
+        place = f"{one['family']}, {one['exposure']} ({' '.join(one['languages'])}): {one['arm']}"
+        for size in one["sizes"]:
+            column = f"{size['amount']:,} {one['quantity']}"
+            grids.setdefault(title, {})[column, place] = _cell(size["mean"]["value"], size["difference"])
+    return [line for title, cells in grids.items() for line in (f"{title}\n", *_grid("", cells))]
+
+
+def _grid(corner: str, cells: Mapping[tuple[str, str], str]) -> list[str]:
+    """Return a Markdown table of the cells by column and row, and an empty line."""
+    columns, rows = (list(dict.fromkeys(key[place] for key in cells)) for place in (0, 1))
+    lines = [f"| {row} | {' | '.join(cells.get((column, row), '') for column in columns)} |" for row in rows]
+    return [f"{f'| {corner}'.rstrip()} | {' | '.join(columns)} |", "|---|" + "---|" * len(columns), *lines, ""]
+
+
+def _cell(mean: float, change: Mapping[str, float] | None) -> str:
     if change is None:
-        return f"{100 * row['mean']:.1f}"
+        return f"{100 * mean:.1f}"
     value, low, high = (100 * change[key] for key in ("value", "low", "high"))
     told = f"{value:+.1f} [{low:.1f}, {high:.1f}]".replace("-", "−")
-    return f"{100 * row['mean']:.1f} ({f'**{told}**' if low > 0 or high < 0 else told})"
+    return f"{100 * mean:.1f} ({f'**{told}**' if low > 0 or high < 0 else told})"
 
 
 if __name__ == "__main__":

@@ -5,25 +5,38 @@ import json
 import polars as pl
 import pytest
 
-from tables import PAGE, block, kept, name_of, tables, with_block
+from tables import PAGE, ROOT, block, blocks, marks, runs, scores_of, with_block
 
-FOLDERS = kept()
-
-
-@pytest.mark.parametrize("folder", FOLDERS, ids=name_of)
-def test_the_page_has_the_kept_numbers(folder):
-    kept = json.loads((folder / "tables.json").read_text(encoding="utf-8"))
-    assert block(PAGE.read_text(encoding="utf-8"), name_of(folder)) == tables(kept["comparisons"], kept["crossings"])
+RUNS = runs()
 
 
-@pytest.mark.parametrize("folder", FOLDERS, ids=name_of)
-def test_the_kept_numbers_are_those_of_the_scores(folder):
+def name_of(run):
+    return run.name
+
+
+@pytest.mark.parametrize("run", RUNS, ids=name_of)
+def test_the_page_has_the_kept_numbers(run):
+    page = PAGE.read_text(encoding="utf-8")
+    found = blocks(run, json.loads((run / "tables.json").read_text(encoding="utf-8")))
+    published = [name for name in marks(page) if ROOT / name == run or ROOT / name in run.iterdir()]
+    assert published
+    assert {name: block(page, name) for name in published} == {name: found[name] for name in published}
+
+
+def test_the_page_has_no_other_marks():
+    page = PAGE.read_text(encoding="utf-8")
+    assert sorted(marks(page)) == sorted(set(marks(page)))
+    assert all(any((ROOT / name).is_relative_to(run) for run in RUNS) for name in marks(page))
+
+
+@pytest.mark.parametrize("run", RUNS, ids=name_of)
+def test_the_kept_numbers_are_those_of_the_scores(run):
     """The means over tasks, subsets and seeds, computed once more from scores.parquet alone."""
-    runs = [(json.loads((cell / "manifest.json").read_text()), cell) for cell in sorted((folder / "scores").iterdir())]
-    for comparison in json.loads((folder / "tables.json").read_text(encoding="utf-8"))["comparisons"]:
+    cells = [(json.loads((cell / "manifest.json").read_text()), cell) for cell in scores_of(run)]
+    for comparison in json.loads((run / "tables.json").read_text(encoding="utf-8"))["comparisons"]:
         taking_part = [
             pl.read_parquet(cell / "scores.parquet").filter("main")
-            for manifest, cell in runs
+            for manifest, cell in cells
             if not manifest["budgets"] or comparison["budget"] in manifest["budgets"]
         ]
         scores = pl.concat(taking_part).filter(pl.col("family") == "sts", pl.col("languages").list.len() == 1)
@@ -38,8 +51,9 @@ def test_the_kept_numbers_are_those_of_the_scores(folder):
         assert found == pytest.approx(dict(means), abs=1e-12)
 
 
-def test_tables_by_hand():
+def test_tables_by_hand(tmp_path, monkeypatch):
     """One budget, two arms, two families; a clear difference is bold, and a line is told for each family."""
+    monkeypatch.setattr("tables.ROOT", tmp_path)
     change = {"value": -0.02, "low": -0.03, "high": -0.01}
     comparison = {
         "budget": "equal rows",
@@ -58,23 +72,53 @@ def test_tables_by_hand():
             },
         ],
     }
-    text = tables([comparison], [])
+    run = tmp_path / "kept"
+    run.mkdir()
+    found = blocks(run, {"comparisons": [comparison], "crossings": [], "growth": []})
+    assert list(found) == ["kept"]
+    text = found["kept"]
     assert text.splitlines()[2:] == [
         "| | en-x | multi-way |",
         "|---|---|---|",
         "| STS, seen | 50.0 | 48.0 (**−2.0 [−3.0, −1.0]**) |",
         "| STS, English | 70.0 | 71.0 (+1.0 [−1.0, 3.0]) |",
     ]
-    told = {"family": "STS", "exposure": "seen", "arm": "multi-way", "told": "ahead from 12k texts (1.5 passes)"}
-    with_crossings = tables([comparison], [told | {"better": 2, "worse": 1, "unclear": 0}])
-    assert with_crossings.endswith(text)
-    assert with_crossings.splitlines()[:3] == [
-        "| against en-x | multi-way |",
-        "|---|---|",
-        "| STS, seen | ahead from 12k texts (1.5 passes) (2 better, 1 worse, 0 unclear) |",
-    ]
     page = with_block("a\n<!-- x/y -->\nold\n<!-- end of x/y -->\nb", "x/y", text)
     assert block(page, "x/y") == text
+    assert marks(page) == ["x/y"]
     assert page.startswith("a\n")
     with pytest.raises(ValueError, match="lacks the marks"):
         with_block("a", "x", text)
+    for base in ("few", "many"):
+        (run / base / "scores").mkdir(parents=True)
+    crossing = {"family": "STS", "exposure": "seen", "arm": "multi-way", "told": "ahead from 12k texts (1.5 passes)"}
+    crossing |= {"better": 2, "worse": 1, "unclear": 0}
+    growth = {
+        "quantity": "rows",
+        "fixed": "7 languages",
+        "family": "STS",
+        "exposure": "seen",
+        "languages": ["de", "fr"],
+    }
+    sizes = [{"amount": 1000, "mean": {"value": 0.4}, "difference": change}]
+    several = blocks(
+        run,
+        {
+            "comparisons": [comparison | {"budget": f"{base}, equal rows"} for base in ("few", "many")],
+            "crossings": [crossing],
+            "growth": [growth | {"arm": "multi-way", "sizes": sizes}],
+        },
+    )
+    assert list(several) == ["kept", "kept/few", "kept/many"]
+    assert several["kept/few"] == text.replace("equal rows", "few, equal rows")
+    assert several["kept"].splitlines() == [
+        "| against en-x | multi-way |",
+        "|---|---|",
+        "| STS, seen | ahead from 12k texts (1.5 passes) (2 better, 1 worse, 0 unclear) |",
+        "",
+        "**Quality against rows, 7 languages** (mean; difference to en-x with 95% interval)",
+        "",
+        "| | 1,000 rows |",
+        "|---|---|",
+        "| STS, seen (de fr): multi-way | 40.0 (**−2.0 [−3.0, −1.0]**) |",
+    ]
