@@ -24,9 +24,10 @@ def written(tmp_path, values):
 @pytest.mark.parametrize("name", packaged_recipes())
 def test_packaged_recipes_are_sound(name):
     recipe = load_recipe(name, ["corpus=rows.parquet"])
-    assert recipe.trained_arms[0].name == "multi-way"
-    assert recipe.report.control == {"translate": None, "minilm": "en-x-extended"}.get(name, "en-x")
-    budgets = {"study": ["rows", "texts", "pairs"], "curves": ["texts"], "minilm": ["texts"]}
+    assert recipe.trained_arms[0].name == ("whole" if name == "ablation" else "multi-way")
+    controls = {"translate": None, "minilm": "en-x-extended", "ablation": "whole"}
+    assert recipe.report.control == controls.get(name, "en-x")
+    budgets = {"study": ["rows", "texts", "pairs"], "curves": ["texts"], "minilm": ["texts"], "ablation": ["texts"]}
     assert recipe.equal == budgets.get(name, ["rows", "texts"])
 
 
@@ -41,6 +42,7 @@ def test_the_packaged_bases():
         "translate": "static",
         "study": None,
         "curves": None,
+        "ablation": None,
         "gpu": None,
     }
     study = load_recipe("study", ["corpus=x"])
@@ -155,7 +157,9 @@ def test_mistakes_are_told_in_one_line(tmp_path, change, message):
 
 
 def test_what_is_no_recipe(tmp_path):
-    with pytest.raises(UserError, match=r"no recipe .nowhere.: not a file, nor one of the packaged curves, gpu, mbert"):
+    with pytest.raises(
+        UserError, match=r"no recipe .nowhere.: not a file, nor one of the packaged ablation, curves, gpu"
+    ):
         load_recipe("nowhere")
     with pytest.raises(UserError, match="is not valid YAML at line 2: "):
         load_recipe(written(tmp_path, "corpus: x\nbase: [1"))
