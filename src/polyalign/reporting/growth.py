@@ -42,7 +42,7 @@ class Growth:
         fixed: what stays the same, in words.
         family: one of `FAMILIES`.
         exposure: one of `EXPOSURES`, the same at every size.
-        languages: that take part, other than English.
+        languages: that take part, other than English, sorted.
         arm: its name.
         sizes: in order of their amounts, at least two.
     """
@@ -103,14 +103,14 @@ def _of_group(group: Sequence[Comparison], quantity: Quantity) -> list[Growth]:
         for exposure in EXPOSURES:
             common = set.intersection(*({one.subsets[i].key for i in one.choose(family, exposure)} for one in group))
             chosen = [[i for i in one.choose(family, exposure) if one.subsets[i].key in common] for one in group]
-            languages = dict.fromkeys(tag for index in chosen[0] for tag in first.subsets[index].languages)
+            languages = {tag for index in chosen[0] for tag in first.subsets[index].languages}
             found += [
                 Growth(
                     quantity,
                     fixed,
                     family,
                     exposure,
-                    tuple(tag for tag in languages if tag != "en"),
+                    tuple(sorted(languages - {"en"})),
                     arm,
                     tuple(_size(one, arm, own, quantity) for one, own in zip(group, chosen, strict=True)),
                 )
