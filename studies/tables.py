@@ -1,6 +1,7 @@
 """Make the tables of the studies anew from their kept scores, and put them into docs/results.md.
 
-    python studies/tables.py
+    python studies/tables.py            # all runs
+    python studies/tables.py curves     # one of them
 
 The scores of each run in studies/results are compared as `polyalign compare` does it, with a thousand resamples. The
 numbers stay beside them (tables.json), the tables in docs/results.md between two marks, where it has them: those of a
@@ -10,6 +11,7 @@ marks that name the run.
 
 from __future__ import annotations
 
+import argparse
 import json
 import logging
 import re
@@ -29,10 +31,16 @@ log = logging.getLogger(__name__)
 
 
 def main() -> None:
-    """Compare the scores of every run and write their numbers and tables."""
+    """Compare the scores of the runs and write their numbers and tables."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    names = [run.name for run in runs()]
+    parser.add_argument(
+        "only", nargs="*", metavar="run", choices=names, help=f"of {', '.join(names)}; default: all"
+    )
+    only = parser.parse_args().only
     page = PAGE.read_text(encoding="utf-8")
-    for run in runs():
+    for run in (one for one in runs() if not only or one.name in only):
         control = json.loads((run / "recipe.json").read_text(encoding="utf-8"))["report"]["control"]
         with tempfile.TemporaryDirectory() as temporary:
             result = compare(scores_of(run), Path(temporary) / "report", control=control)
