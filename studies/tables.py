@@ -35,9 +35,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     names = [run.name for run in runs()]
-    parser.add_argument(
-        "only", nargs="*", metavar="run", choices=names, help=f"of {', '.join(names)}; default: all"
-    )
+    parser.add_argument("only", nargs="*", metavar="run", choices=names, help=f"of {', '.join(names)}; default: all")
     only = parser.parse_args().only
     page = PAGE.read_text(encoding="utf-8")
     for run in (one for one in runs() if not only or one.name in only):
