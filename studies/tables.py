@@ -37,7 +37,6 @@ def main() -> None:
     names = [run.name for run in runs()]
     parser.add_argument("only", nargs="*", metavar="run", choices=names, help=f"of {', '.join(names)}; default: all")
     only = parser.parse_args().only
-    page = PAGE.read_text(encoding="utf-8")
     for run in (one for one in runs() if not only or one.name in only):
         control = json.loads((run / "recipe.json").read_text(encoding="utf-8"))["report"]["control"]
         with tempfile.TemporaryDirectory() as temporary:
@@ -50,11 +49,12 @@ def main() -> None:
             "growth": result["growth"],
         }
         write_json(run / "tables.json", numbers)
+        page = PAGE.read_text(encoding="utf-8")  # now, since whoever writes beside it must not lose a word
         for name, text in blocks(run, numbers).items():
             if name in marks(page):
                 page = with_block(page, name, text)
+        write_text(PAGE, page)
         log.info("%s: tables of %d comparisons", run.name, len(numbers["comparisons"]))
-    write_text(PAGE, page)
 
 
 def runs() -> list[Path]:
