@@ -42,7 +42,7 @@ def rows(tmp_path_factory, sample_rows):
     return folder / "rows.csv"
 
 
-def test_import_inspect_train_evaluate_compare(polyalign, rows, tmp_path):
+def test_import_inspect_train_project_evaluate_compare(polyalign, rows, tmp_path):
     done = polyalign("import", rows, "--out", tmp_path / "corpus", "--json")
     assert json.loads(done.stdout)["rows"] == 60
     shown = polyalign("inspect", tmp_path / "corpus", "--rows", 1)
@@ -60,6 +60,11 @@ def test_import_inspect_train_evaluate_compare(polyalign, rows, tmp_path):
         )  # fmt: skip
         assert scored.returncode == 0, scored.stderr
         assert {score["subset"] for score in json.loads(scored.stdout)} == {"de-en", "ru-en", "de-ru"}
+    projected = polyalign(
+        "project", tmp_path / "en-x", rows, "--wccn", 0.5, "--lsar", 1, "--out", tmp_path / "projected"
+    )
+    assert projected.returncode == 0, projected.stderr
+    assert "WCCN to the power of 0.5, 60 rows" in projected.stdout
     compared = polyalign(
         "compare", tmp_path / "scores-multi-way", tmp_path / "scores-en-x", "--out", tmp_path / "report",
         "--resamples", 100,
@@ -77,6 +82,8 @@ def test_import_inspect_train_evaluate_compare(polyalign, rows, tmp_path):
         (["train", "{rows}", "--out", "x", "--languages", "en,xx"], "'xx'"),
         (["train", "{rows}", "--out", "x", "--epochs", "0"], "train: epochs is 0, must be greater than or equal to 1"),
         (["train", "{rows}", "--out", "x", "--dev-rows", "9", "--lsar", "9"], "bias of rank 9 cannot be removed"),
+        (["project", "e5", "{rows}", "--out", "x"], "neither lsar nor wccn is given; give one or both"),
+        (["project", "e5", "{rows}", "--out", "x", "--wccn", "2"], "wccn is 2.0, must be less than or equal to 1"),
         (["run", "nothing", "--out", "x"], "no recipe 'nothing'"),
         (["run", "xlmr", "--out", "x"], "xlmr: corpus is missing"),
         (["compare", "{rows}", "--out", "x"], "rows.csv"),

@@ -12,7 +12,7 @@ import yaml
 from polyalign.corpus import Corpus
 from polyalign.encoder import read_record
 from polyalign.errors import UserError
-from polyalign.planning import outline, plan_cells
+from polyalign.planning import outline, plan_cells, recipe_in
 from polyalign.recipe import Recipe, load_recipe
 from polyalign.running import run
 
@@ -108,6 +108,32 @@ def test_a_recipe_may_grow_and_scores_alone_count_as_done(whole, files, tmp_path
     (out / "recipe.json").write_text(other.model_dump_json())
     with pytest.raises(UserError, match="holds scores made with another training; choose another --out"):
         run(other, out)
+
+
+def test_every_arm_projected_without_training_again(whole, files, tmp_path):
+    """A finished run grows by linear maps at the end of its encoders; of the scores alone nothing is done again."""
+    out = tmp_path / "out"
+    shutil.copytree(whole[0], out)
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*.safetensors")}
+    grown = recipe_of(files, projected=[{"wccn": 0.5}])
+    assert [(line.what, line.done, line.texts) for line in outline(grown, out)][:2] == [
+        ("multi-way", 1, 420), ("multi-way+wccn", 0, 0),
+    ]  # fmt: skip
+    result = run(grown, out)
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    arms = {"en-x", "multi-way", "en-x+wccn", "multi-way+wccn"}
+    assert [(one["control"], set(one["arms"])) for one in result["comparisons"]] == [("en-x", arms)] * 2
+    record = read_record(out / "encoders" / "multi-way-seed0+wccn")
+    assert (record["arm"], record["budgets"]) == ("multi-way+wccn", ["equal rows", "equal texts"])
+    assert record["wccn"]["rows"] == 70, "not the dev rows"
+    shutil.rmtree(out / "encoders")
+    assert run(grown, out) == result
+    assert not (out / "encoders").exists()
+    (out / "recipe.json").unlink()
+    (out / "manifest.json").unlink()
+    (out / "recipe.json").write_text((changed := recipe_of(files, projected=[{"wccn": 1}])).model_dump_json())
+    with pytest.raises(UserError, match="seed0\\+wccn holds scores made with another projection; choose another --out"):
+        run(changed, out)
 
 
 def test_records_older_than_a_setting_count_as_of_its_default(whole, files, tmp_path):
@@ -241,6 +267,12 @@ def test_another_recipe_is_refused_in_the_same_folder(whole, files, tmp_path):
     (tmp_path / "other").write_text("mine")
     with pytest.raises(UserError, match="is not empty and holds no run; choose another --out"):
         run(recipe_of(files), tmp_path)
+
+
+def test_a_folder_whose_corpus_could_not_be_made_takes_another_recipe(files, tmp_path):
+    with pytest.raises(UserError, match=r"mistyped.jsonl"):
+        run(recipe_of(files, corpus=str(files / "mistyped.jsonl")), tmp_path / "out")
+    assert recipe_in(tmp_path / "out", recipe_of(files)) is None
 
 
 KILLED = """

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from polyalign.running import run as run
     from polyalign.training import MultiwayCollator as MultiwayCollator
     from polyalign.training import MultiwayLoss as MultiwayLoss
+    from polyalign.training import ProjectionSettings as ProjectionSettings
+    from polyalign.training import project as project
     from polyalign.training import to_dataset as to_dataset
     from polyalign.training import train as train
     from polyalign.translation import BuildSettings as BuildSettings
@@ -27,11 +29,13 @@ _HOMES = {
     "Corpus": "corpus",
     "MultiwayCollator": "training",
     "MultiwayLoss": "training",
+    "ProjectionSettings": "training",
     "UserError": "errors",
     "build": "translation",
     "compare": "reporting",
     "evaluate": "evaluation",
     "import_corpus": "corpus",
+    "project": "training",
     "run": "running",
     "to_dataset": "training",
     "train": "training",

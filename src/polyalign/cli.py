@@ -233,6 +233,9 @@ def train(
         float | None, typer.Option(help="Share of the base's weights in what is saved, 0 to below 1.")
     ] = None,
     lsar: Annotated[int | None, typer.Option(help="Directions of language identity to project out in the end.")] = None,
+    wccn: Annotated[
+        float | None, typer.Option(help="How far the scatter of a row's translations is evened out, 0 to 1.")
+    ] = None,
     extend_vocabulary: Annotated[
         bool, typer.Option("--extend-vocabulary", help="New subwords for the base, of the corpus's languages.")
     ] = False,
@@ -269,6 +272,7 @@ def train(
         "extension": {} if extend_vocabulary else None,
         "base_share": base_share,
         "lsar": lsar,
+        "wccn": wccn,
         "bf16": bf16,
         "prompt": prompt,
         "pooling": pooling,
@@ -291,6 +295,43 @@ def train(
     )
     if int(os.environ.get("RANK", "0")) == 0:
         _print_json(record) if as_json else show_training(record, str(out))
+
+
+@app.command()
+def project(
+    encoder: Annotated[str, typer.Argument(help="A trained encoder, or any sentence-transformers folder or id.")],
+    corpus: Annotated[str, typer.Argument(help="A corpus folder or anything `import` takes.")],
+    out: Annotated[Path, typer.Option(help="The encoder folder to write.")],
+    wccn: Annotated[
+        float | None, typer.Option(help="How far the scatter of a row's translations is evened out, 0 to 1.")
+    ] = None,
+    lsar: Annotated[int | None, typer.Option(help="Directions of language identity to project out.")] = None,
+    languages: Languages = None,
+    arm: Annotated[str | None, typer.Option(help="Its name in comparisons; by default the encoder's, +wccn.")] = None,
+    trust_remote_code: Trust = False,
+    force: Force = False,
+    as_json: AsJson = False,
+) -> None:
+    """Improve an encoder without training it: a linear map at its end, fitted on the rows of a corpus."""
+    from polyalign.corpus import Corpus
+    from polyalign.terminal import show_projection
+    from polyalign.training import ProjectionSettings
+    from polyalign.training import project as project_encoder
+
+    _quiet()
+    given = {"lsar": lsar, "wccn": wccn}
+    projection = ProjectionSettings.checked({k: v for k, v in given.items() if v is not None}, "project")
+    rows, tags = Corpus.open(corpus), _codes(languages)
+    record = project_encoder(
+        encoder,
+        rows.select(tags) if tags else rows,
+        out,
+        projection,
+        arm=arm,
+        trust_remote_code=trust_remote_code,
+        force=force,
+    )
+    _print_json(record) if as_json else show_projection(record, str(out))
 
 
 @app.command()

@@ -108,6 +108,8 @@ def _plan(recipe: Recipe, corpus: Corpus, arm: Arm, budget: dict[str, int]) -> P
 def recipe_in(out: Path, recipe: Recipe) -> Recipe | None:
     """Return the recipe that the folder of a run holds, which this one may have grown from; None for a new folder.
 
+    A folder that holds a recipe and nothing else is new: its corpus could not be made.
+
     Raises:
         UserError: when the folder belongs to another recipe (it names the keys that differ), or is no run.
     """
@@ -115,6 +117,8 @@ def recipe_in(out: Path, recipe: Recipe) -> Recipe | None:
     if values is None:
         if out.is_dir() and any(out.iterdir()):
             raise UserError(f"{out} is not empty and holds no run; choose another --out")
+        return None
+    if len([*out.iterdir()]) == 1:
         return None
     before = Recipe.checked(values, str(out / "recipe.json"))
     if changed := recipe.changes_since(before):
@@ -191,8 +195,13 @@ def _outline_of_base(recipe: Recipe, corpus: Corpus, out: Path, name: str | None
         hours = (times - done) * seconds / 3600
         lines.append(Outline(base=name, what=what, texts=texts, times=times, done=done, hours=hours, **more))
 
+    def scored(names: Sequence[str], suffix: str = "") -> int:
+        return sum((out / "scores" / f"{name}{suffix}" / MANIFEST).is_file() for name in names)
+
+    suffixes = [projection.suffix for projection in recipe.projected]
     if BASE_ARM in recipe.arms:
-        add(BASE_ARM, 0, 1, int((out / "scores" / BASE_ARM / MANIFEST).is_file()), scored=True)
+        for suffix in ("", *suffixes):
+            add(BASE_ARM + suffix, 0, 1, scored([BASE_ARM], suffix), scored=True)
     if recipe.tuning:
         for scale in recipe.scale:
             texts = round(recipe.tuning.share * int(reference_plan(recipe, corpus, scale).texts.sum()))
@@ -202,9 +211,10 @@ def _outline_of_base(recipe: Recipe, corpus: Corpus, out: Path, name: str | None
                 trials = recipe.tuning.trials(arm.full_objective)
                 add(f"tuning of {what}", texts, len(trials), done, scored=False)
     for cell in plan_cells(recipe, corpus):
-        folders = [out / "scores" / f"{cell.name}-seed{seed}" for seed in recipe.seeds]
-        done = sum((folder / MANIFEST).is_file() for folder in folders)
-        add(cell.name, cell.texts, len(folders), done, scored=True, budgets=cell.budgets, steps=cell.steps)
+        names = [f"{cell.name}-seed{seed}" for seed in recipe.seeds]
+        add(cell.name, cell.texts, len(names), scored(names), scored=True, budgets=cell.budgets, steps=cell.steps)
+        for suffix in suffixes:
+            add(cell.name + suffix, 0, len(names), scored(names, suffix), scored=True, budgets=cell.budgets)
     return lines
 
 

@@ -16,7 +16,7 @@ from polyalign.languages import canonical
 from polyalign.settings import Settings, apply_change, parse_yaml
 from polyalign.storage import fingerprint
 from polyalign.training.objective import Objective
-from polyalign.training.settings import TrainingSettings
+from polyalign.training.settings import ProjectionSettings, TrainingSettings
 from polyalign.translation.settings import BuildSettings
 
 BASE_ARM = "base"
@@ -209,6 +209,8 @@ class Recipe(Settings):
         training: hyper-parameters for all arms.
         seeds: each arm is trained once with each.
         tuning: how learning rate and temperature of each arm are chosen; None takes them from ``training``.
+        projected: linear maps, fitted on the training rows, with each of which every arm, the untouched base too, is
+            measured once more without further training; it is then called after them, as ``multi-way+wccn``.
         evaluation: what the encoders are measured on.
         report: how they are compared.
         trust_remote_code: whether code that comes with the base may run.
@@ -224,6 +226,7 @@ class Recipe(Settings):
     training: TrainingSettings = TrainingSettings()
     seeds: list[Annotated[int, Field(ge=0, lt=2**32)]] = Field([0], min_length=1)
     tuning: TuningSettings | None = None
+    projected: list[ProjectionSettings] = []
     evaluation: EvaluationSettings
     report: ReportSettings = ReportSettings()
     trust_remote_code: bool = False
@@ -273,6 +276,9 @@ class Recipe(Settings):
             problems.append("no arm trains; add one, such as multi-way")
         if BASE_ARM in names and self.base == "static":
             problems.append("a static base knows nothing before training; leave the arm 'base' out")
+        suffixes = [projection.suffix for projection in self.projected]
+        problems += [f"two of projected are called {one!r}" for one in sorted({*suffixes}) if suffixes.count(one) > 1]
+        names += [name + suffix for suffix in suffixes for name in names]
         if self.report.control is not None and self.report.control not in names:
             problems.append(f"report.control is {self.report.control!r}, must be one of the arms {', '.join(names)}")
         if len(set(self.seeds)) < len(self.seeds):
@@ -351,8 +357,8 @@ class Recipe(Settings):
     def changes_since(self, before: Recipe) -> list[str]:
         """Return the keys whose values differ from an earlier recipe's, as ``seeds`` or ``bases.static.seeds``.
 
-        Arms, seeds, multiples of the budget and bases may have become more, while the first of them stays. A base is
-        compared with all that it takes from the recipe.
+        Arms, seeds, multiples of the budget, projections and bases may have become more, while the first of them stays.
+        A base is compared with all that it takes from the recipe.
         """
         if not self.bases or not before.bases:
             return _changed(before, self)
@@ -388,8 +394,8 @@ def _changed(before: Recipe, now: Recipe) -> list[str]:
 
 
 def _same_or_more(key: str, before: Any, now: Any) -> bool:
-    if key in ("arms", "seeds", "scale"):
-        return bool(now[0] == before[0]) and all(one in now for one in before)
+    if key in ("arms", "seeds", "scale", "projected"):
+        return bool(now[:1] == before[:1] or not before) and all(one in now for one in before)
     return fingerprint(before) == fingerprint(now)
 
 

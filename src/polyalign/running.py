@@ -6,6 +6,7 @@ import logging
 import shutil
 from collections.abc import Iterable, Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,9 @@ from polyalign.storage import MANIFEST, fingerprint, new_folder, read_manifest, 
 from polyalign.training.bases import STATIC, load_base
 from polyalign.training.card import model_card
 from polyalign.training.objective import Objective
-from polyalign.training.settings import TrainingSettings
+from polyalign.training.plan import split_dev
+from polyalign.training.projecting import project
+from polyalign.training.settings import ProjectionSettings, TrainingSettings
 from polyalign.training.trainer import train
 from polyalign.translation import BuildSettings, build
 from polyalign.tuning import choose, run_trial, tuned
@@ -104,7 +107,7 @@ class _Runner:
         scores: list[Path] = []
         if BASE_ARM in recipe.arms:
             kinds = {kind for cell in cells for kind in cell.budgets}
-            scores += each(self.name, "score_base", [(self._budgets(kinds),)])
+            scores += chain(*each(self.name, "score_base", [(self._budgets(kinds),)]))
         best = self._tune(each, recipe.tuning) if recipe.tuning else {}
         calls = []
         for cell in cells:
@@ -113,7 +116,7 @@ class _Runner:
                 objective, settings = tuned(cell.arm, best[cell.arm.name, cell.scale], settings)
             settings = settings.model_copy(update={"epochs": None, "texts": None, "steps": cell.steps})
             calls += [(cell, objective, settings, seed) for seed in recipe.seeds]
-        return scores + each(self.name, "score", calls)
+        return [*scores, *chain(*each(self.name, "score", calls))]
 
     def _tune(self, each: Each, tuning: TuningSettings) -> dict[tuple[str, float], dict[str, float]]:
         """Return each arm's best hyper-parameters for each multiple of the budget, and keep all trials."""
@@ -141,17 +144,16 @@ class _Runner:
     def _budgets(self, kinds: Iterable[str]) -> list[str]:
         return [kind if self.name is None else f"{self.name}, {kind}" for kind in sorted(kinds)]
 
-    def score(self, cell: Cell, objective: Objective, settings: TrainingSettings, seed: int) -> Path:
-        """Train and evaluate one encoder, unless its scores are there; return their folder."""
+    def score(self, cell: Cell, objective: Objective, settings: TrainingSettings, seed: int) -> list[Path]:
+        """Train and evaluate one encoder, and its projections, unless the scores are there; return their folders."""
         recipe, name = self.recipe, f"{cell.name}-seed{seed}"
-        encoder, scores = self.out / "encoders" / name, self.out / "scores" / name
+        encoder, scores = self.out / "encoders" / name, self._scores_of(name)
         expected: dict[str, Any] = {
             "objective": objective.model_dump(mode="json"),
             "training": settings.model_dump(mode="json"),
         }
         expected |= {"seed": seed, "teacher": _last_name(cell.arm.teacher)}
-        if not encoder.exists() and self._is_scored(scores, expected):
-            log.info("%s is complete and left alone", scores)
+        if not encoder.exists() and self._are_scored(scores, expected):
             return scores
         train(
             self.corpus,
@@ -165,9 +167,35 @@ class _Runner:
             budgets=self._budgets(cell.budgets),
             trust_remote_code=recipe.trust_remote_code,
         )
-        self._evaluate(encoder, scores)
-        _add_scores_to_card(encoder, scores)
+        self._evaluate(encoder, scores[0])
+        _add_scores_to_card(encoder, scores[0])
+        for projection, folder in zip(recipe.projected, scores[1:], strict=True):
+            self._evaluate(self._projected(encoder, projection, settings), folder)
         return scores
+
+    def _scores_of(self, name: str) -> list[Path]:
+        """Return the folders of scores of an encoder and of its projections."""
+        suffixes = ["", *(projection.suffix for projection in self.recipe.projected)]
+        return [self.out / "scores" / f"{name}{suffix}" for suffix in suffixes]
+
+    def _projected(self, encoder: Path, projection: ProjectionSettings, settings: TrainingSettings) -> Path:
+        """Project an encoder, unless that is done, on the rows that it is trained on; return the folder."""
+        out = encoder.with_name(f"{encoder.name}{projection.suffix}")
+        rows, _ = split_dev(self.corpus, settings)
+        project(encoder, rows, out, projection, trust_remote_code=self.recipe.trust_remote_code)
+        return out
+
+    def _are_scored(self, scores: Sequence[Path], expected: dict[str, Any]) -> bool:
+        """Return whether all scores of an encoder and its projections are complete; see `_is_scored`."""
+        maps = [(None, None), *((projection.lsar, projection.wccn) for projection in self.recipe.projected)]
+        trained = expected["training"]
+        wanted = [(lsar or trained["lsar"], wccn or trained["wccn"]) for lsar, wccn in maps]
+        complete = [
+            self._is_scored(one, expected | {"projection": two}) for one, two in zip(scores, wanted, strict=True)
+        ]
+        for folder in scores if all(complete) else ():
+            log.info("%s is complete and left alone", folder)
+        return all(complete)
 
     def _is_scored(self, scores: Path, expected: dict[str, Any]) -> bool:
         """Return whether scores are complete, and check that they are of this recipe.
@@ -179,9 +207,11 @@ class _Runner:
         if manifest is None:
             return False
         record, wanted = manifest["encoder"] or {}, self.recipe.evaluation
+        lsar, wccn = record.get("lsar") or {}, record.get("wccn") or {}
         found = {key: record.get(key) for key in expected} | {
             "objective": Objective.completed(record.get("objective") or {}, f"{scores}, objective"),
             "training": TrainingSettings.completed(record.get("training") or {}, f"{scores}, training"),
+            "projection": (lsar.get("rank"), wccn.get("power")),
             "corpus": (record.get("corpus") or {}).get("fingerprint"),
             "tasks": [task for task in manifest["tasks"] if task != OWN_ROWS],
             "languages": manifest["languages"],
@@ -202,12 +232,13 @@ class _Runner:
             )
         return True
 
-    def score_base(self, budgets: list[str]) -> Path:
-        """Evaluate the base as the arms find it, prompt and all, unless its scores are there; return their folder."""
-        recipe, name = self.recipe, BASE_ARM
-        encoder, scores = self.out / "encoders" / name, self.out / "scores" / name
-        if not encoder.exists() and read_manifest(scores) is not None:
-            log.info("%s is complete and left alone", scores)
+    def score_base(self, budgets: list[str]) -> list[Path]:
+        """Evaluate the base as the arms find it, prompt and all, and its projections, unless the scores are there."""
+        recipe = self.recipe
+        encoder, scores = self.out / "encoders" / BASE_ARM, self._scores_of(BASE_ARM)
+        if not encoder.exists() and all(read_manifest(folder) is not None for folder in scores):
+            for folder in scores:
+                log.info("%s is complete and left alone", folder)
             return scores
         if read_manifest(encoder) is None:
             assert recipe.base not in (STATIC, None), "the recipe refuses this"
@@ -222,8 +253,11 @@ class _Runner:
                 model.save(str(folder), create_model_card=False)
                 write_json(folder / MANIFEST, {"format": 1, "kind": "base", "base": recipe.base})
         # A base among others is compared with its own arms alone.
-        named = budgets if self.name else []
-        self._evaluate(encoder, scores, arm=BASE_ARM, seen_languages=self.corpus.languages, budgets=named)
+        identity: dict[str, Any] = {"seen_languages": self.corpus.languages, "budgets": budgets if self.name else []}
+        self._evaluate(encoder, scores[0], arm=BASE_ARM, **identity)
+        for projection, folder in zip(recipe.projected, scores[1:], strict=True):
+            projected = self._projected(encoder, projection, recipe.training)
+            self._evaluate(projected, folder, arm=BASE_ARM + projection.suffix, **identity)
         return scores
 
     def _evaluate(self, encoder: Path, out: Path, **identity: Any) -> None:

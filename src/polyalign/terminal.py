@@ -102,6 +102,16 @@ def show_training(record: dict[str, Any], where: str) -> None:
     show(f"{where}: {cost['steps']:,} steps, {cost['texts_encoded']:,} texts, {cost['seconds']:,.0f} s{reached}")
 
 
+def show_projection(record: dict[str, Any], where: str) -> None:
+    """Print what was put at the end of an encoder, and on how much text it was fitted."""
+    maps = []
+    if lsar := record.get("lsar"):
+        maps.append(f"LSAR, {lsar['rank']} directions, {sum(lsar['texts'].values()):,} texts")
+    if wccn := record.get("wccn"):
+        maps.append(f"WCCN to the power of {wccn['power']:g}, {wccn['rows']:,} rows, {wccn['texts']:,} texts")
+    show(f"{where}: {'; '.join(maps)}")
+
+
 def show_scores(scores: pl.DataFrame, where: str) -> None:
     """Print the mean main score of each task and exposure, and the weakest subset behind it."""
     columns = ("Task", "Languages", "Subsets", "Mean", "Lowest")

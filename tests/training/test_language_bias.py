@@ -5,9 +5,9 @@ import pytest
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Dense, Normalize, StaticEmbedding
 
-from polyalign.encoder import load_encoder, read_record
+from polyalign.encoder import load_encoder
 from polyalign.errors import UserError
-from polyalign.training import TrainingSettings, center_by_language, remove_language_bias, train
+from polyalign.training import ProjectionSettings, TrainingSettings, center_by_language, project, train
 from polyalign.training.language_bias import TEXTS_PER_LANGUAGE, language_subspace, project_out
 
 QUICK = {"steps": 3, "batch_rows": 8, "dev_rows": 12, "evaluations": 1}
@@ -98,10 +98,7 @@ def test_training_ends_with_it(base, more, gappy_file, tmp_path, request):
     assert record["lsar"]["texts"] == record["corpus"]["texts"]
     assert "LSAR: 3 directions projected out, with 100.0% of" in (tmp_path / "out" / "README.md").read_text()
 
-    after = remove_language_bias(tmp_path / "plain", gappy_file, tmp_path / "later", rank=1)
-    assert after["arm"] == "multi-way+lsar"
-    assert after["cost"] == plain["cost"]
-    assert after["lsar"]["encoder_fingerprint"] == plain["fingerprint"] != after["fingerprint"]
+    project(tmp_path / "plain", gappy_file, tmp_path / "later", ProjectionSettings(lsar=1))
     before, encoder, later = (load_encoder(tmp_path / name, device="cpu") for name in ("plain", "out", "later"))
     texts = ["Das Brot.", "The cat sleeps.", "早上好。"]
     for model, rank in ((encoder, 3), (later, 1)):
@@ -131,19 +128,6 @@ def test_a_run_killed_after_its_last_step_ends_in_the_same_encoder(gappy_file, t
     resumed = train(gappy_file, tmp_path / "out", base=tiny_bert, settings=settings)
     assert resumed["fingerprint"] == whole["fingerprint"]
     assert resumed["cost"]["steps"] == 3
-
-
-def test_an_encoder_without_a_record(words, tmp_path, caplog):
-    caplog.set_level("INFO", "polyalign")
-    words.save(str(tmp_path / "words"))
-    record = remove_language_bias(tmp_path / "words", WORDS, tmp_path / "out", rank=2)
-    assert record == read_record(tmp_path / "out")
-    assert record["arm"] == "words+lsar"
-    assert record["languages"] == [], "language labels alone are no alignment"
-    assert "| Languages seen in alignment | none |" in (tmp_path / "out" / "README.md").read_text()
-    np.testing.assert_allclose(load_encoder(tmp_path / "out").encode(["Brot"]), [MEANINGS["bread"]], atol=1e-5)
-    assert remove_language_bias(tmp_path / "words", WORDS, tmp_path / "out", rank=1) == record
-    assert "is complete and left alone" in caplog.text
 
 
 def test_centring_takes_each_language_to_the_origin():

@@ -6,10 +6,11 @@ from polyalign.training.batches import EpochOfLanguages as EpochOfLanguages
 from polyalign.training.batches import MultiwayCollator as MultiwayCollator
 from polyalign.training.batches import to_dataset as to_dataset
 from polyalign.training.language_bias import center_by_language as center_by_language
-from polyalign.training.language_bias import remove_language_bias as remove_language_bias
 from polyalign.training.loss import MultiwayLoss as MultiwayLoss
 from polyalign.training.objective import PRESETS as PRESETS
 from polyalign.training.objective import Objective as Objective
+from polyalign.training.projecting import project as project
+from polyalign.training.settings import ProjectionSettings as ProjectionSettings
 from polyalign.training.settings import StaticSettings as StaticSettings
 from polyalign.training.settings import TrainingSettings as TrainingSettings
 from polyalign.training.trainer import train as train

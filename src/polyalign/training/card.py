@@ -52,6 +52,11 @@ def model_card(record: dict[str, Any], scores: Sequence[tuple[str, str, float]] 
             f"| Language bias | LSAR: {lsar['rank']} directions projected out, with {lsar['explained']:.1%} of what "
             f"differs between the mean embeddings of {len(lsar['texts'])} languages |"
         )
+    if wccn := record.get("wccn"):
+        lines.append(
+            f"| Translations | WCCN to the power of {wccn['power']:g}: the scatter within {wccn['rows']:,} rows evened "
+            "out |"
+        )
     if scores:
         lines += ["", "## Scores", "", "| Task | Mean over | Score |", "|---|---|---|"]
         lines += [f"| {task} | {over} | {100 * value:.1f} |" for task, over, value in scores]

@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from polyalign.corpus import Corpus
-from polyalign.encoder import RECORD, encoder_fingerprint, load_encoder, read_record
 from polyalign.errors import UserError
-from polyalign.storage import fingerprint, keep_existing, versions
+from polyalign.storage import fingerprint
 from polyalign.training import distributed
-from polyalign.training.publishing import publish
+from polyalign.training.linear_map import append_map
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -71,7 +69,7 @@ def check_rank(rank: int, *, languages: int, dimensions: int) -> None:
 
 
 def project_out(model: SentenceTransformer, texts: Mapping[str, Sequence[str]], rank: int) -> dict[str, Any]:
-    """Fit LSAR, and append the projection to an encoder in place: a linear layer, and `Normalize` if it ended in it.
+    """Fit LSAR, and append the projection to an encoder in place.
 
     Args:
         model: the encoder; it encodes as `encode` does, with its default prompt.
@@ -85,9 +83,6 @@ def project_out(model: SentenceTransformer, texts: Mapping[str, Sequence[str]], 
     Raises:
         UserError: when the rank is out of range, or a language has no text.
     """
-    import torch
-    from sentence_transformers.sentence_transformer.modules import Dense, Normalize
-
     if empty := [language for language, found in texts.items() if not found]:
         raise UserError(f"no text in {' and '.join(empty)} to find the language bias in; leave these languages out")
     texts = {language: _evenly(found) for language, found in texts.items()}
@@ -95,13 +90,7 @@ def project_out(model: SentenceTransformer, texts: Mapping[str, Sequence[str]], 
     fitted = distributed.from_first(fitted)  # the same in every process, to the last bit
     assert fitted is not None
     directions, explained = fitted
-    projection = torch.from_numpy(np.eye(directions.shape[1]) - directions.T @ directions)
-    like = next(model.parameters())
-    layer = Dense(*projection.shape, bias=False, activation_function=None, init_weight=projection).to(like)
-    appended = [layer, Normalize()] if isinstance(model[-1], Normalize) else [layer]
-    for module in appended:
-        model.append(module)
-    model.eval()
+    append_map(model, np.eye(directions.shape[1]) - directions.T @ directions)
     log.info("language bias: %d directions removed, %.1f%% of the languages' differences", rank, 100 * explained)
     counts = {language: len(found) for language, found in texts.items()}
     return {"rank": rank, "explained": round(explained, 4), "texts": counts, "fingerprint": fingerprint(texts)}
@@ -112,55 +101,6 @@ def texts_by_language(corpus: Corpus) -> dict[str, list[str]]:
     return {
         language: corpus.rows[language].drop_nulls().to_list() for language, count in corpus.counts().items() if count
     }
-
-
-def remove_language_bias(
-    encoder: str | Path,
-    corpus: Corpus | str | Path | Mapping[str, Sequence[str]],
-    out: str | Path,
-    *,
-    rank: int,
-    arm: str | None = None,
-    trust_remote_code: bool = False,
-    force: bool = False,
-) -> dict[str, Any]:
-    """Write a copy of an encoder with LSAR at its end; a complete encoder at ``out`` is left alone.
-
-    Args:
-        encoder: a folder or Hub id; a trained one keeps its record, extended by ``lsar``. The languages of the corpus
-            do not count as seen by it.
-        corpus: a `Corpus` or anything `Corpus.open` takes, or the texts of each language.
-        out: the folder to write.
-        rank: directions to remove, see `language_subspace`.
-        arm: the name under which `compare` shows it; None for that of the encoder, else its folder, with ``+lsar``.
-        trust_remote_code: whether code that comes with the encoder may run.
-        force: replace a complete encoder at ``out``.
-
-    Returns:
-        The record, as in ``polyalign.json``.
-
-    Raises:
-        UserError: when the rank is out of range, a language has no text, or the encoder cannot be had.
-    """
-    out = Path(out)
-    if keep_existing(out, force=force, manifest=RECORD):
-        log.info("%s is complete and left alone", out)
-        return read_record(out) or {}
-    model = load_encoder(encoder, trust_remote_code=trust_remote_code)
-    before = encoder_fingerprint(model)
-    if not isinstance(corpus, Mapping):
-        corpus = texts_by_language(corpus if isinstance(corpus, Corpus) else Corpus.open(corpus))
-    lsar = project_out(model, corpus, rank)
-    known = read_record(encoder) or {"format": 1, "kind": "encoder", "base": str(encoder), "languages": []}
-    record = {
-        **known,
-        "arm": arm or f"{known.get('arm', Path(encoder).resolve().name)}+lsar",
-        "lsar": {**lsar, "encoder_fingerprint": before},
-        "versions": versions(),
-        "fingerprint": encoder_fingerprint(model),
-    }
-    publish(model, record, out)
-    return record
 
 
 def center_by_language(vectors: np.ndarray, languages: np.ndarray) -> np.ndarray:
@@ -175,7 +115,12 @@ def center_by_language(vectors: np.ndarray, languages: np.ndarray) -> np.ndarray
     Returns:
         float [n, D].
     """
-    _, number = np.unique(languages, return_inverse=True)
+    return less_group_mean(vectors, languages)
+
+
+def less_group_mean(vectors: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Return vectors less the mean of their group: float [n, D]."""
+    _, number = np.unique(groups, return_inverse=True)
     sums = np.zeros((number.max(initial=-1) + 1, vectors.shape[1]))
     np.add.at(sums, number, vectors)
     means = (sums / np.bincount(number)[:, None]).astype(vectors.dtype)

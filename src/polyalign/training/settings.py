@@ -59,6 +59,31 @@ class ExtensionSettings(Settings):
     temperature: float = Field(0.1, gt=0)
 
 
+class ProjectionSettings(Settings):
+    """Linear maps at the end of an encoder, fitted on a corpus without training; LSAR goes first.
+
+    Attributes:
+        lsar: directions of language identity to project out, at most the number of languages less one; see
+            `polyalign.training.language_bias`. None for none.
+        wccn: power to which the scatter of a row's translations is evened out, above 0, at most 1; see
+            `polyalign.training.wccn`. None for not at all.
+    """
+
+    lsar: int | None = Field(None, ge=1)
+    wccn: float | None = Field(None, gt=0, le=1)
+
+    @model_validator(mode="after")
+    def _does_something(self) -> Self:
+        if not self.suffix:
+            raise ValueError("neither lsar nor wccn is given; give one or both")
+        return self
+
+    @property
+    def suffix(self) -> str:
+        """What is put after the name of an arm."""
+        return "".join(f"+{name}" for name in ("lsar", "wccn") if getattr(self, name) is not None)
+
+
 class TrainingSettings(Settings):
     """Hyper-parameters of one training run.
 
@@ -96,8 +121,8 @@ class TrainingSettings(Settings):
         lora: train adapters instead of the whole encoder; None for the whole.
         base_share: share of the base's weights in the mean with the trained ones that is saved, 0 to below 1; new
             subwords stay as trained. See `polyalign.training.averaging`.
-        lsar: directions of language identity to project out of the trained encoder's embeddings, at most the number of
-            languages less one; see `polyalign.training.language_bias`. None for none.
+        lsar: of the trained encoder, as in `ProjectionSettings`, on the training rows.
+        wccn: likewise.
     """
 
     epochs: int | None = Field(None, ge=1)
@@ -126,6 +151,7 @@ class TrainingSettings(Settings):
     lora: LoraSettings | None = None
     base_share: float = Field(0.0, ge=0, lt=1)
     lsar: int | None = Field(None, ge=1)
+    wccn: float | None = Field(None, gt=0, le=1)
 
     @model_validator(mode="after")
     def _one_budget(self) -> Self:

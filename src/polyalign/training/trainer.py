@@ -37,6 +37,7 @@ from polyalign.training.settings import TrainingSettings
 from polyalign.training.teacher import in_dimensions, teacher_vectors
 from polyalign.training.tokens import Tokens, tokens_of
 from polyalign.training.vocabulary import token_embeddings
+from polyalign.training.wccn import normalize_within_rows
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer
@@ -143,6 +144,7 @@ def train(
     if settings.base_share:
         average(model, untrained, settings.base_share)
     lsar = project_out(model, texts_by_language(train_rows), settings.lsar) if settings.lsar is not None else None
+    wccn = normalize_within_rows(model, train_rows, settings.wccn) if settings.wccn is not None else None
     counts = loss.all_counts()
     real, computed = counts["real"], counts["computed"]
     padding, peak = 1 - real / max(computed, 1), peak_memory(model.device) / 2**30
@@ -184,6 +186,7 @@ def train(
         "history": _history(trainer.state.log_history, plan),
         "base_share": settings.base_share,
         "lsar": lsar,
+        "wccn": wccn,
         "versions": versions(),
         "fingerprint": encoder_fingerprint(model),
     }
