@@ -6,7 +6,9 @@
 The scores of each run in studies/results are compared as `polyalign compare` does it, with a thousand resamples. The
 numbers stay beside them (tables.json), the tables in docs/results.md between two marks, where it has them: those of a
 base between marks that name the run and the base, those that several bases make together, or the only base, between
-marks that name the run.
+marks that name the run. Arms that a recipe has projected are not among them; they have tables of their own, between
+marks that end in what they are called after, such as run/base/+wccn: each against the control as it was projected too,
+and each against itself as it was before.
 """
 
 from __future__ import annotations
@@ -16,13 +18,15 @@ import json
 import logging
 import re
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from polyalign.recipe import Recipe
 from polyalign.reporting import compare
 from polyalign.reporting.crossing import in_words
-from polyalign.storage import write_json, write_text
+from polyalign.storage import MANIFEST, write_json, write_text
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "studies" / "results"
@@ -38,16 +42,7 @@ def main() -> None:
     parser.add_argument("only", nargs="*", metavar="run", choices=names, help=f"of {', '.join(names)}; default: all")
     only = parser.parse_args().only
     for run in (one for one in runs() if not only or one.name in only):
-        control = json.loads((run / "recipe.json").read_text(encoding="utf-8"))["report"]["control"]
-        with tempfile.TemporaryDirectory() as temporary:
-            result = compare(scores_of(run), Path(temporary) / "report", control=control)
-        numbers = {
-            "comparisons": [
-                {key: one[key] for key in ("budget", "control", "headline", "english")} for one in result["comparisons"]
-            ],
-            "crossings": result["crossings"],
-            "growth": result["growth"],
-        }
+        numbers = numbers_of(run)
         write_json(run / "tables.json", numbers)
         page = PAGE.read_text(encoding="utf-8")  # now, since whoever writes beside it must not lose a word
         for name, text in blocks(run, numbers).items():
@@ -55,6 +50,44 @@ def main() -> None:
                 page = with_block(page, name, text)
         write_text(PAGE, page)
         log.info("%s: tables of %d comparisons", run.name, len(numbers["comparisons"]))
+
+
+def numbers_of(run: Path) -> dict[str, Any]:
+    """Return what the tables of a run are made of."""
+    recipe = Recipe.checked(json.loads((run / "recipe.json").read_text(encoding="utf-8")), str(run / "recipe.json"))
+    control, suffixes = recipe.report.control, [projection.suffix for projection in recipe.projected]
+    assert control is not None
+    folders: dict[str, list[Path]] = {}
+    for folder in scores_of(run):
+        folders.setdefault(json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["arm"], []).append(folder)
+    arms = [arm for arm in folders if not arm.endswith(tuple(suffixes))]
+    result = _compared([folders[arm] for arm in arms], control)
+    numbers = {
+        "comparisons": _headlines(result),
+        "crossings": result["crossings"],
+        "growth": result["growth"],
+        "projected": {},
+    }
+    for suffix in suffixes:
+        pairs = {arm: folders[arm + suffix] for arm in arms if arm + suffix in folders}
+        numbers["projected"][suffix] = {
+            "comparisons": _headlines(_compared(pairs.values(), control + suffix)),
+            "gains": [
+                {"arm": arm, **one}
+                for arm, projected in pairs.items()
+                for one in _headlines(_compared([folders[arm], projected], arm))
+            ],
+        }
+    return numbers
+
+
+def _compared(folders: Iterable[Sequence[Path]], control: str) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as temporary:
+        return compare(list(chain(*folders)), Path(temporary) / "report", control=control)
+
+
+def _headlines(result: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [{key: one[key] for key in ("budget", "control", "headline", "english")} for one in result["comparisons"]]
 
 
 def runs() -> list[Path]:
@@ -78,12 +111,16 @@ def blocks(run: Path, numbers: Mapping[str, Any]) -> dict[str, str]:
     comparisons, control = numbers["comparisons"], numbers["comparisons"][0]["control"]
     together = [*_crossings(numbers["crossings"], control), *_growth(numbers["growth"], control)]
     bases = sorted(path.parent.name for path in run.glob("*/scores"))
-    if not bases:
-        return {name: "\n".join([*together, *_tables(comparisons)])}
-    found = {name: "\n".join(together)} if together else {}
-    for base in bases:
-        own = [one for one in comparisons if one["budget"].startswith(f"{base}, ")]
-        found[f"{name}/{base}"] = "\n".join(_tables(own))
+    found = {name: "\n".join(together)} if together and bases else {}
+    for base in bases or [""]:
+        place, start = (f"{name}/{base}", f"{base}, ") if base else (name, "")
+        own = _tables(one for one in comparisons if one["budget"].startswith(start))
+        found[place] = "\n".join(own if base else [*together, *own])
+        for suffix, projected in numbers["projected"].items():
+            against, gains = (
+                [one for one in projected[key] if one["budget"].startswith(start)] for key in ("comparisons", "gains")
+            )
+            found[f"{place}/{suffix}"] = "\n".join([*_tables(against), *_gains(gains, suffix)])
     return found
 
 
@@ -106,13 +143,28 @@ def block(page: str, name: str) -> str:
     return page.split(f"<!-- {name} -->\n\n")[1].split(f"\n<!-- end of {name} -->")[0]
 
 
+def _gains(gains: Iterable[Mapping[str, Any]], suffix: str) -> list[str]:
+    """Return, for each budget, a family a line and an arm a column: means and differences to the arm as it was."""
+    grids: dict[str, dict[tuple[str, str], str]] = {}
+    for one in gains:
+        cells = grids.setdefault(f"**{one['budget'] or 'All'}** (mean; difference to the arm without {suffix})\n", {})
+        for row in _rows(one):
+            if row["arm"] != one["arm"]:
+                cells[row["arm"], f"{row['family']}, {row['exposure']}"] = _cell(row["mean"], row["difference"])
+    return [line for title, cells in grids.items() for line in (title, *_grid("", cells))]
+
+
+def _rows(comparison: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [*comparison["headline"], *(english | {"exposure": "English"} for english in comparison["english"])]
+
+
 def _tables(comparisons: Iterable[Mapping[str, Any]]) -> list[str]:
     """Return, for each budget, a family a line and an arm a column: means and differences to the control."""
     lines = []
     for one in comparisons:
-        rows = [*one["headline"], *(english | {"exposure": "English"} for english in one["english"])]
         cells = {
-            (row["arm"], f"{row['family']}, {row['exposure']}"): _cell(row["mean"], row["difference"]) for row in rows
+            (row["arm"], f"{row['family']}, {row['exposure']}"): _cell(row["mean"], row["difference"])
+            for row in _rows(one)
         }
         lines.append(f"**{one['budget'] or 'All'}** (mean; difference to {one['control']} with 95% interval)\n")
         lines += _grid("", cells)
