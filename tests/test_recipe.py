@@ -181,7 +181,7 @@ def test_several_bases_change_the_recipe_each_for_itself(tmp_path):
     recipe = load_recipe(written(tmp_path, study))
     plain, small = recipe.with_base("plain"), recipe.with_base("small")
     assert (plain.base, plain.training, plain.seeds) == ("some/model", recipe.training, recipe.seeds)
-    assert (small.base, small.training.budget, small.training.batch_rows) == ("static", {"steps": 9}, 8)
+    assert (small.base, small.training.budget(static=True), small.training.batch_rows) == ("static", {"steps": 9}, 8)
     assert (small.seeds, small.arms, small.bases) == ([4, 5], recipe.arms, {})
     assert load_recipe(written(tmp_path, recipe.model_dump(mode="json"))) == recipe
 

@@ -210,7 +210,9 @@ def train(
     base: Annotated[str, typer.Option(help="static, or a model folder or Hub id.")] = "static",
     objective: Annotated[str, typer.Option(help="A preset, such as multi-way, en-x or x-y-distill.")] = "multi-way",
     languages: Languages = None,
-    epochs: Annotated[int | None, typer.Option(help="Budget: passes over the rows.")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Budget: passes over the rows; 5 with a static base, else 1.")
+    ] = None,
     steps: Annotated[int | None, typer.Option(help="Budget: optimizer steps.")] = None,
     texts: Annotated[int | None, typer.Option(help="Budget: encoded texts.")] = None,
     rows: Annotated[int | None, typer.Option(help="Train on so many of the rows.")] = None,

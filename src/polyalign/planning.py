@@ -13,6 +13,7 @@ from polyalign.errors import UserError
 from polyalign.evaluation.counting import count_texts
 from polyalign.recipe import BASE_ARM, Arm, Recipe
 from polyalign.storage import MANIFEST, read_manifest
+from polyalign.training.bases import STATIC
 from polyalign.training.plan import Plan, make_plan, split_dev, usable_rows
 from polyalign.training.speed import measure_speed
 from polyalign.translation import BuildSettings
@@ -92,7 +93,7 @@ def _cells_of_scale(recipe: Recipe, corpus: Corpus, scale: float) -> list[Cell]:
 
 def reference_plan(recipe: Recipe, corpus: Corpus, scale: float = 1.0) -> Plan:
     """Return the plan of the arm whose budget the others are given, with a multiple of its encoded texts."""
-    plan = _plan(recipe, corpus, recipe.trained_arms[0], recipe.training.budget)
+    plan = _plan(recipe, corpus, recipe.trained_arms[0], recipe.training.budget(static=recipe.base == STATIC))
     if scale == 1:
         return plan
     return _plan(recipe, corpus, recipe.trained_arms[0], {"texts": max(1, round(scale * int(plan.texts.sum())))})

@@ -278,6 +278,14 @@ def test_a_peft_adapter_trains_through_the_plain_trainer(sample_file, tmp_path, 
     assert any(value.abs().sum() > 0 for name, value in state.items() if "lora_B" in name)
 
 
+def test_without_a_budget_a_static_base_makes_five_passes_and_another_one(gappy_file, tiny_bert, tmp_path):
+    """60 rows are 2 steps a pass."""
+    for base, epochs in (("static", 5), (tiny_bert, 1)):
+        record = train(gappy_file, tmp_path / str(epochs), base=base, settings=TrainingSettings(dev_rows=0))
+        assert (record["budget"], record["cost"]["steps"]) == ({"epochs": epochs}, 2 * epochs)
+    assert TrainingSettings(texts=7).budget(static=True) == {"texts": 7}
+
+
 def test_mistakes_of_the_user(sample_file, tmp_path, tiny_xlmr):
     with pytest.raises(
         UserError, match=r"cannot load the model 'no/such-model': no such folder.*hf download no/such-model"

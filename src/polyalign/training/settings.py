@@ -88,7 +88,8 @@ class TrainingSettings(Settings):
     """Hyper-parameters of one training run.
 
     Attributes:
-        epochs: passes over the rows; at most one of ``epochs``, ``steps`` and ``texts``; one epoch when none is given.
+        epochs: passes over the rows; at most one of ``epochs``, ``steps`` and ``texts``. When none is given, five with
+            a ``static`` base, which begins with nothing, and one with any other.
         steps: optimizer steps.
         texts: encoded texts; training ends with the step that reaches them.
         rows: train on so many of the rows, chosen by a hash: fewer rows are a part of more, and the dev rows stay the
@@ -161,10 +162,9 @@ class TrainingSettings(Settings):
             )
         return self
 
-    @property
-    def budget(self) -> dict[str, int]:
-        """The one budget that is given, by its name; one epoch when none is."""
-        return self._given_budgets() or {"epochs": 1}
+    def budget(self, *, static: bool) -> dict[str, int]:
+        """Return the one budget that is given, by its name; when none is, the epochs that suit the base."""
+        return self._given_budgets() or {"epochs": 5 if static else 1}
 
     def _given_budgets(self) -> dict[str, int]:
         budgets = {name: getattr(self, name) for name in ("epochs", "steps", "texts")}

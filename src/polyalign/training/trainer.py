@@ -131,7 +131,8 @@ def train(
     adapt(model, tokens, settings, seed=seed)
     fit = fitted(model, tokens, objective, settings, seed=seed)
     loss.cache_gradients = fit.cache_gradients
-    plan = make_plan(train_rows, objective, fit.batch_rows, seed=seed, **settings.budget)
+    budget = settings.budget(static=base == STATIC)
+    plan = make_plan(train_rows, objective, fit.batch_rows, seed=seed, **budget)
     texts, pairs = plan.texts.sum(), plan.pairs.sum()
     log.info(
         "training %s: %d steps, %d texts, %d anchor-positive pairs, %.4g passes over %d rows",
@@ -164,7 +165,7 @@ def train(
             "dev_rows": len(dev_rows) if dev_rows else 0,
             "texts": train_rows.counts(),
         },
-        "budget": settings.budget,
+        "budget": budget,
         "batch_rows": fit.batch_rows,
         "gradient_cache": fit.cache_gradients,
         "temperature": float(loss.temperature()),
