@@ -19,14 +19,17 @@ import logging
 import re
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import chain
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from polyalign.recipe import Recipe
 from polyalign.reporting import compare
+from polyalign.reporting.comparison import Comparison, compare_arms
 from polyalign.reporting.crossing import in_words
-from polyalign.storage import MANIFEST, write_json, write_text
+from polyalign.reporting.overview import Results
+from polyalign.reporting.scores import Scores
+from polyalign.storage import write_json, write_text
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "studies" / "results"
@@ -56,38 +59,53 @@ def numbers_of(run: Path) -> dict[str, Any]:
     """Return what the tables of a run are made of."""
     recipe = Recipe.checked(json.loads((run / "recipe.json").read_text(encoding="utf-8")), str(run / "recipe.json"))
     control, suffixes = recipe.report.control, [projection.suffix for projection in recipe.projected]
-    assert control is not None
-    folders: dict[str, list[Path]] = {}
-    for folder in scores_of(run):
-        folders.setdefault(json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["arm"], []).append(folder)
-    arms = [arm for arm in folders if not arm.endswith(tuple(suffixes))]
-    result = _compared([folders[arm] for arm in arms], control)
-    numbers = {
-        "comparisons": _headlines(result),
+    folders = scores_of(run)
+    plain = [folder for folder in folders if not folder.name.endswith(tuple(suffixes))]
+    with tempfile.TemporaryDirectory() as temporary:
+        result = compare(plain, Path(temporary) / "report", control=control)
+    return {
+        "comparisons": [
+            {key: one[key] for key in ("budget", "control", "headline", "english")} for one in result["comparisons"]
+        ],
         "crossings": result["crossings"],
         "growth": result["growth"],
-        "projected": {},
+        "projected": {suffix: _projected(plain, suffix, f"{control}{suffix}") for suffix in suffixes},
     }
-    for suffix in suffixes:
-        pairs = {arm: folders[arm + suffix] for arm in arms if arm + suffix in folders}
-        numbers["projected"][suffix] = {
-            "comparisons": _headlines(_compared(pairs.values(), control + suffix)),
-            "gains": [
-                {"arm": arm, **one}
-                for arm, projected in pairs.items()
-                for one in _headlines(_compared([folders[arm], projected], arm))
-            ],
-        }
-    return numbers
 
 
-def _compared(folders: Iterable[Sequence[Path]], control: str) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory() as temporary:
-        return compare(list(chain(*folders)), Path(temporary) / "report", control=control)
+def _projected(plain: Sequence[Path], suffix: str, control: str) -> dict[str, Any]:
+    """Return each projected arm against the control, projected too, and against itself before."""
+    pairs = [(folder, twin) for folder in plain if (twin := folder.with_name(folder.name + suffix)).is_dir()]
+    comparisons, gains = [], []
+    for one in compare_arms([Scores.read(folder) for pair in pairs for folder in pair], control=control):
+        names = [arm.name for arm in one.arms if arm.name.endswith(suffix)]
+        comparisons.append(_headlines(_part(one, names, control)))
+        for name in names:
+            before = name.removesuffix(suffix)
+            gains.append({"arm": before, **_headlines(_part(one, [before, name], before))})
+    return {"comparisons": comparisons, "gains": gains}
 
 
-def _headlines(result: Mapping[str, Any]) -> list[dict[str, Any]]:
-    return [{key: one[key] for key in ("budget", "control", "headline", "english")} for one in result["comparisons"]]
+def _part(comparison: Comparison, names: Sequence[str], control: str) -> Comparison:
+    """Return a comparison of some of the arms, on the same resamples."""
+    chosen = [arm.name in names for arm in comparison.arms for _ in arm.runs]
+    return replace(
+        comparison,
+        arms=tuple(arm for arm in comparison.arms if arm.name in names),
+        control=control,
+        values=comparison.values[chosen],
+        resampled=comparison.resampled[chosen],
+    )
+
+
+def _headlines(comparison: Comparison) -> dict[str, Any]:
+    results = Results.of(comparison)
+    return {
+        "budget": comparison.budget,
+        "control": comparison.control,
+        "headline": [asdict(one) for one in results.headlines],
+        "english": [asdict(one) for one in results.english],
+    }
 
 
 def runs() -> list[Path]:
