@@ -332,6 +332,8 @@ def test_packaged_recipes_run_on_their_architecture(name, architecture, files, t
     if name == "minilm":
         everywhere |= {"x-y-distill", "en-x-extended", "multi-way-extended", "distill-contrast"}
     with_texts = everywhere | ({"x-y-distill"} if name == "me5" else set())
+    if recipe.projected:
+        everywhere, with_texts = ({*arms, *(f"{arm}+wccn" for arm in arms)} for arms in (everywhere, with_texts))
     found = {one["budget"]: set(one["arms"]) for one in result["comparisons"]}
     assert found == {f"equal {kind}": with_texts if kind == "texts" else everywhere for kind in recipe.equal}
     assert {one["control"] for one in result["comparisons"]} == {recipe.report.control}
@@ -341,14 +343,18 @@ def test_packaged_recipes_run_on_their_architecture(name, architecture, files, t
 
 def test_the_untouched_base_is_measured_with_its_prompt(files, tmp_path, tiny_xlmr):
     training = {"steps": 2, "batch_rows": 16, "dev_rows": 20, "evaluations": 1, "prompt": "query: "}
-    recipe = recipe_of(files, base=tiny_xlmr, arms=["multi-way", "base"], equal=["rows"], training=training)
+    recipe = recipe_of(
+        files, base=tiny_xlmr, arms=["multi-way", "base"], equal=["rows"], training=training, projected=[{"lsar": 1}]
+    )
     result = run(recipe, tmp_path / "run")
-    assert result["comparisons"][0]["arms"] == {"base": [0], "multi-way": [0]}
+    arms = ("base", "base+lsar", "multi-way", "multi-way+lsar")
+    assert result["comparisons"][0]["arms"] == {arm: [0] for arm in arms}
     assert result["comparisons"][0]["control"] == "base"
-    config = json.loads((tmp_path / "run/encoders/base/config_sentence_transformers.json").read_text())
-    assert config["prompts"][config["default_prompt_name"]] == "query: "
-    exposures = pl.read_parquet(tmp_path / "run/scores/base/scores.parquet")["exposure"].unique().to_list()
-    assert sorted(exposures) == ["seen", "unseen"], "the base is measured on the languages the arms have seen"
+    for base in ("base", "base+lsar"):
+        config = json.loads((tmp_path / f"run/encoders/{base}/config_sentence_transformers.json").read_text())
+        assert config["prompts"][config["default_prompt_name"]] == "query: "
+        exposures = pl.read_parquet(tmp_path / f"run/scores/{base}/scores.parquet")["exposure"].unique().to_list()
+        assert sorted(exposures) == ["seen", "unseen"], "the base is measured on the languages the arms have seen"
 
 
 def test_a_run_may_begin_with_english_only(files, tmp_path, monkeypatch):

@@ -207,7 +207,7 @@ def test_a_model_without_a_record(run, make_encoder):
     scores = run(encoder, languages=["de", "fr"], seen_languages=["fr"])
     assert dict(scores.select("subset", "exposure").unique().iter_rows()) == {"deu-eng": "unseen", "fra-eng": "seen"}
     assert set(scores["arm"]) == {"published"}
-    recorded = make_encoder(record={"languages": ["en", "de"]})
+    recorded = make_encoder(record={"languages": ["en", "de"], "objective": {}})
     with pytest.raises(UserError, match="records the languages it has seen"):
         run(recorded, "other", seen_languages=["fr"])
 

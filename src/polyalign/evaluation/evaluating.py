@@ -76,7 +76,8 @@ def evaluate(
         arm: name in comparisons; None takes that of the encoder's record, else the encoder's name.
         seed: training seed; None takes that of the encoder's record, else 0.
         budgets: the comparisons that the scores take part in; empty for those of the encoder's record.
-        seen_languages: languages a model without a record was trained on; those of a record cannot be overruled.
+        seen_languages: languages a model without a record of training has seen; those of a training cannot be
+            overruled.
         own_rows: held-out parallel rows, anything `Corpus.open` takes; they run as one more bitext task.
         batch_size: texts per forward pass.
         trust_remote_code: whether code that comes with the model may run.
@@ -158,9 +159,10 @@ def canonical_tags(languages: Sequence[str]) -> list[str]:
 
 
 def _seen(encoder: str | Path, record: dict[str, Any] | None, seen_languages: Sequence[str] | None) -> list[str]:
-    if record is not None and seen_languages is not None:
+    known = record or {}
+    if "objective" in known and seen_languages is not None:
         raise UserError(f"{encoder} records the languages it has seen; leave out seen_languages")
-    languages = seen_languages if record is None else record.get("languages")
+    languages = known.get("languages") if seen_languages is None else seen_languages
     return sorted({canonical(tag) for tag in languages or ()})
 
 
