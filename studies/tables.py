@@ -138,7 +138,8 @@ def blocks(run: Path, numbers: Mapping[str, Any]) -> dict[str, str]:
             against, gains = (
                 [one for one in projected[key] if one["budget"].startswith(start)] for key in ("comparisons", "gains")
             )
-            found[f"{place}/{suffix}"] = "\n".join([*_tables(against), *_gains(gains, suffix)])
+            if against:  # a base may have been studied before
+                found[f"{place}/{suffix}"] = "\n".join([*_tables(against), *_gains(gains, suffix)])
     return found
 
 
