@@ -27,6 +27,8 @@ def test_a_trained_encoder_keeps_its_record(trained, gappy_file, tmp_path):
     assert (after["lsar"]["rank"], after["wccn"]["power"], after["wccn"]["rows"]) == (1, 0.5, 60)
     layers = [module for module in load_encoder(tmp_path / "out") if isinstance(module, Dense)]
     assert [layer.linear.weight.shape for layer in layers] == [(256, 256), (256, 256)]
+    with pytest.raises(UserError, match="out ends in wccn already; give the encoder that it was made from"):
+        project(tmp_path / "out", gappy_file, tmp_path / "again", ProjectionSettings(wccn=1))
 
 
 def test_it_is_the_map_of_training(trained, gappy_file, tmp_path):

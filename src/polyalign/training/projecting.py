@@ -44,7 +44,7 @@ def project(
         The record, as in ``polyalign.json``. The languages of parallel rows count as seen, those of texts alone do not.
 
     Raises:
-        UserError: when a map cannot be fitted, or the encoder cannot be had.
+        UserError: when a map cannot be fitted, or is there already, or the encoder cannot be had.
     """
     out = Path(out)
     if keep_existing(out, force=force, manifest=RECORD):
@@ -56,8 +56,10 @@ def project(
         corpus = texts_by_language(rows)
     if projection.wccn is not None and rows is None:
         raise UserError("wccn needs parallel rows, and got texts by language; give a corpus")
-    model = load_encoder(encoder, trust_remote_code=trust_remote_code)
     known = read_record(encoder) or {"format": 1, "kind": "encoder", "base": str(encoder), "languages": []}
+    if twice := [name for name in ("lsar", "wccn") if getattr(projection, name) is not None and known.get(name)]:
+        raise UserError(f"{encoder} ends in {' and '.join(twice)} already; give the encoder that it was made from")
+    model = load_encoder(encoder, trust_remote_code=trust_remote_code)
     record = {
         **known,
         "arm": arm or f"{known.get('arm', Path(encoder).resolve().name)}{projection.suffix}",
