@@ -129,6 +129,15 @@ def test_every_arm_projected_without_training_again(whole, files, tmp_path):
     shutil.rmtree(out / "encoders")
     assert run(grown, out) == result
     assert not (out / "encoders").exists()
+    shutil.rmtree(out / "scores" / "multi-way-seed0+wccn")
+    for path in (out / "scores").glob("*/manifest.json"):  # as scores that were kept from another machine
+        manifest = json.loads(path.read_text())
+        manifest["settings"]["encoder"] = manifest["encoder_fingerprint"] = "elsewhere"
+        path.write_text(json.dumps(manifest))
+    shutil.rmtree(out / "report")
+    run(grown, out)
+    assert sorted(path.name for path in (out / "encoders").iterdir()) == ["multi-way-seed0", "multi-way-seed0+wccn"]
+    shutil.rmtree(out / "encoders")
     (out / "recipe.json").unlink()
     (out / "manifest.json").unlink()
     (out / "recipe.json").write_text((changed := recipe_of(files, projected=[{"wccn": 1}])).model_dump_json())

@@ -153,7 +153,8 @@ class _Runner:
             "training": settings.model_dump(mode="json"),
         }
         expected |= {"seed": seed, "teacher": _last_name(cell.arm.teacher)}
-        if not encoder.exists() and self._are_scored(scores, expected):
+        done = [] if encoder.exists() else self._scored_among(scores, expected)
+        if done == scores:
             return scores
         train(
             self.corpus,
@@ -167,10 +168,10 @@ class _Runner:
             budgets=self._budgets(cell.budgets),
             trust_remote_code=recipe.trust_remote_code,
         )
-        self._evaluate(encoder, scores[0])
+        for projection, folder in zip([None, *recipe.projected], scores, strict=True):
+            if folder not in done:
+                self._evaluate(self._projected(encoder, projection, settings) if projection else encoder, folder)
         _add_scores_to_card(encoder, scores[0])
-        for projection, folder in zip(recipe.projected, scores[1:], strict=True):
-            self._evaluate(self._projected(encoder, projection, settings), folder)
         return scores
 
     def _scores_of(self, name: str) -> list[Path]:
@@ -185,17 +186,18 @@ class _Runner:
         project(encoder, rows, out, projection, trust_remote_code=self.recipe.trust_remote_code)
         return out
 
-    def _are_scored(self, scores: Sequence[Path], expected: dict[str, Any]) -> bool:
-        """Return whether all scores of an encoder and its projections are complete; see `_is_scored`."""
+    def _scored_among(self, scores: Sequence[Path], expected: dict[str, Any]) -> list[Path]:
+        """Return which scores of an encoder and its projections are complete; see `_is_scored`."""
         maps = [(None, None), *((projection.lsar, projection.wccn) for projection in self.recipe.projected)]
         trained = expected["training"]
         wanted = [(lsar or trained["lsar"], wccn or trained["wccn"]) for lsar, wccn in maps]
         complete = [
             self._is_scored(one, expected | {"projection": two}) for one, two in zip(scores, wanted, strict=True)
         ]
-        for folder in scores if all(complete) else ():
+        done = [folder for folder, is_complete in zip(scores, complete, strict=True) if is_complete]
+        for folder in done:
             log.info("%s is complete and left alone", folder)
-        return all(complete)
+        return done
 
     def _is_scored(self, scores: Path, expected: dict[str, Any]) -> bool:
         """Return whether scores are complete, and check that they are of this recipe.
@@ -236,9 +238,10 @@ class _Runner:
         """Evaluate the base as the arms find it, prompt and all, and its projections, unless the scores are there."""
         recipe = self.recipe
         encoder, scores = self.out / "encoders" / BASE_ARM, self._scores_of(BASE_ARM)
-        if not encoder.exists() and all(read_manifest(folder) is not None for folder in scores):
-            for folder in scores:
-                log.info("%s is complete and left alone", folder)
+        done = [folder for folder in scores if not encoder.exists() and read_manifest(folder) is not None]
+        for folder in done:
+            log.info("%s is complete and left alone", folder)
+        if done == scores:
             return scores
         if read_manifest(encoder) is None:
             assert recipe.base not in (STATIC, None), "the recipe refuses this"
@@ -254,10 +257,10 @@ class _Runner:
                 write_json(folder / MANIFEST, {"format": 1, "kind": "base", "base": recipe.base})
         # A base among others is compared with its own arms alone.
         identity: dict[str, Any] = {"seen_languages": self.corpus.languages, "budgets": budgets if self.name else []}
-        self._evaluate(encoder, scores[0], arm=BASE_ARM, **identity)
-        for projection, folder in zip(recipe.projected, scores[1:], strict=True):
-            projected = self._projected(encoder, projection, recipe.training)
-            self._evaluate(projected, folder, arm=BASE_ARM + projection.suffix, **identity)
+        for projection, folder in zip([None, *recipe.projected], scores, strict=True):
+            if folder not in done:
+                measured = self._projected(encoder, projection, recipe.training) if projection else encoder
+                self._evaluate(measured, folder, arm=folder.name, **identity)
         return scores
 
     def _evaluate(self, encoder: Path, out: Path, **identity: Any) -> None:

@@ -144,8 +144,13 @@ def test_training_ends_with_it(base, gappy_file, tmp_path, request):
 
 def test_mistakes_of_the_user(noisy):
     model, words = noisy
-    with pytest.raises(UserError, match="no row has two texts that the encoder tells apart; wccn needs translations"):
+    with pytest.raises(
+        UserError, match=r"texts of a row differ in too few directions \(rows: 300\); wccn needs more rows of"
+    ):
         normalize_within_rows(model, corpus_of({"en": words["en"], "de": words["en"]}), 1.0)
+    one_row = corpus_of({tag: column[:1] for tag, column in words.items() if tag in ("en", "de")})
+    with pytest.raises(UserError, match=r"texts of a row differ in too few directions \(rows: 1\)"):
+        normalize_within_rows(model, one_row, 0.5)
     for wrong in (0, 1.5):
         with pytest.raises(UserError, match=f"wccn is {wrong}, must be"):
             TrainingSettings.checked({"wccn": wrong}, "train")

@@ -119,7 +119,7 @@ def center_by_language(vectors: np.ndarray, languages: np.ndarray) -> np.ndarray
 
 
 def less_group_mean(vectors: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """Return vectors less the mean of their group: float [n, D]."""
+    """Return vectors, float [n, D], less the mean of their group, [n] of anything that can be compared."""
     _, number = np.unique(groups, return_inverse=True)
     sums = np.zeros((number.max(initial=-1) + 1, vectors.shape[1]))
     np.add.at(sums, number, vectors)

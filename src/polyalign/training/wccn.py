@@ -40,7 +40,7 @@ def within_row_covariance(vectors: np.ndarray, rows: np.ndarray) -> np.ndarray:
         rows: [n], which row each is of; one that is alone in its row adds nothing.
 
     Returns:
-        float64 [D, D], positive definite unless all texts of every row are the same.
+        float64 [D, D], positive definite unless the texts of every row are the same, or there is a single row.
     """
     from sklearn.covariance import ledoit_wolf
 
@@ -73,14 +73,16 @@ def normalize_within_rows(model: SentenceTransformer, corpus: Corpus, power: flo
         What a record keeps of it: ``power``, how many ``rows`` and ``texts`` there were, and their ``fingerprint``.
 
     Raises:
-        UserError: when no row has texts that differ.
+        UserError: when translations differ in too few directions.
     """
     places = np.linspace(0, len(corpus) - 1, min(len(corpus), ROWS)).round().astype(int)
     chosen = Corpus(rows=corpus.rows[places], languages=corpus.languages, report=corpus.report)
     matrix = _fit(model, chosen, power) if distributed.rank() == 0 else None
     matrix = distributed.from_first(matrix)  # the same in every process, to the last bit
     if matrix is None:
-        raise UserError("no row has two texts that the encoder tells apart; wccn needs translations")
+        raise UserError(
+            f"texts of a row differ in too few directions (rows: {len(chosen)}); wccn needs more rows of translations"
+        )
     append_map(model, matrix)
     texts = sum(chosen.counts().values())
     log.info("wccn: the covariance within %d rows, %d texts, to the power of -%g", len(chosen), texts, power / 2)
@@ -88,7 +90,7 @@ def normalize_within_rows(model: SentenceTransformer, corpus: Corpus, power: flo
 
 
 def _fit(model: SentenceTransformer, corpus: Corpus, power: float) -> np.ndarray | None:
-    """Return the map, which leaves the mean squared length of the texts as it is; None where nothing differs."""
+    """Return the map, which leaves the mean squared length of the texts as it is; None where W has no inverse."""
     rows, texts = [], []
     for language in corpus.languages:
         for row, text in enumerate(corpus.rows[language]):
@@ -97,7 +99,7 @@ def _fit(model: SentenceTransformer, corpus: Corpus, power: float) -> np.ndarray
                 texts.append(text)
     vectors = model.encode(texts, batch_size=64, show_progress_bar=False, convert_to_numpy=True).astype(np.float64)
     covariance = within_row_covariance(vectors, np.array(rows))
-    if not covariance.any():
+    if np.linalg.matrix_rank(covariance, hermitian=True) < len(covariance):
         return None
     matrix = normalization(covariance, power)
     scaled: np.ndarray = matrix * np.sqrt((vectors**2).sum() / ((vectors @ matrix) ** 2).sum())
