@@ -65,6 +65,9 @@ def test_import_inspect_train_project_evaluate_compare(polyalign, rows, tmp_path
     )
     assert projected.returncode == 0, projected.stderr
     assert "WCCN to the power of 0.5, 60 rows, 180 texts" in " ".join(projected.stdout.split())
+    refused = polyalign("project", tmp_path / "en-x", rows, "--lexical", 0.8, "--out", tmp_path / "lexical")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert refused.stderr == "polyalign: a static encoder is lexical as a whole; leave lexical out\n"
     compared = polyalign(
         "compare", tmp_path / "scores-multi-way", tmp_path / "scores-en-x", "--out", tmp_path / "report",
         "--resamples", 100,
@@ -82,7 +85,7 @@ def test_import_inspect_train_project_evaluate_compare(polyalign, rows, tmp_path
         (["train", "{rows}", "--out", "x", "--languages", "en,xx"], "'xx'"),
         (["train", "{rows}", "--out", "x", "--epochs", "0"], "train: epochs is 0, must be greater than or equal to 1"),
         (["train", "{rows}", "--out", "x", "--dev-rows", "9", "--lsar", "9"], "bias of rank 9 cannot be removed"),
-        (["project", "e5", "{rows}", "--out", "x"], "neither lsar nor wccn is given; give one or both"),
+        (["project", "e5", "{rows}", "--out", "x"], "neither lexical, lsar nor wccn is given; give at least one"),
         (["project", "e5", "{rows}", "--out", "x", "--wccn", "2"], "wccn is 2.0, must be less than or equal to 1"),
         (["run", "nothing", "--out", "x"], "no recipe 'nothing'"),
         (["run", "xlmr", "--out", "x"], "xlmr: corpus is missing"),

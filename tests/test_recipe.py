@@ -24,10 +24,11 @@ def written(tmp_path, values):
 @pytest.mark.parametrize("name", packaged_recipes())
 def test_packaged_recipes_are_sound(name):
     recipe = load_recipe(name, ["corpus=rows.parquet"])
-    assert recipe.trained_arms[0].name == ("whole" if name == "ablation" else "multi-way")
-    controls = {"translate": None, "minilm": "en-x-extended", "ablation": "whole"}
+    assert recipe.trained_arms[0].name == {"ablation": "whole", "lexical": "x-y-distill"}.get(name, "multi-way")
+    controls = {"translate": None, "minilm": "en-x-extended", "lexical": "en-x-extended", "ablation": "whole"}
     assert recipe.report.control == controls.get(name, "en-x")
-    budgets = {"study": ["rows", "texts", "pairs"], "curves": ["texts"], "minilm": ["texts"], "ablation": ["texts"]}
+    budgets = {"study": ["rows", "texts", "pairs"]}
+    budgets |= {short: ["texts"] for short in ("curves", "minilm", "lexical", "ablation")}
     assert recipe.equal == budgets.get(name, ["rows", "texts"])
 
 
@@ -36,6 +37,7 @@ def test_the_packaged_bases():
     assert bases == {
         "quickstart": "static",
         "minilm": "sentence-transformers/all-MiniLM-L6-v2",
+        "lexical": "sentence-transformers/all-MiniLM-L6-v2",
         "xlmr": "FacebookAI/xlm-roberta-base",
         "mbert": "google-bert/bert-base-multilingual-cased",
         "me5": "intfloat/multilingual-e5-base",
@@ -146,6 +148,10 @@ def test_set_changes_nested_keys(tmp_path):
         (
             {"tuning": {"learning_rate": [0.1]}, "training": {"dev_rows": 0}},
             "tuning chooses by the dev rows, and training.dev_rows is 0; hold some out",
+        ),
+        (
+            {"base": "static", "projected": [{"lexical": {}}]},
+            "a static base is lexical as a whole; leave lexical out of projected",
         ),
         ({"tuning": {"learning_rate": []}}, r"tuning\.learning_rate is \[\], List should have at least 1"),
     ],

@@ -322,7 +322,13 @@ def test_kill_9_then_again_gives_the_scores_of_an_undisturbed_run(where, whole, 
 
 @pytest.mark.parametrize(
     ("name", "architecture"),
-    [("xlmr", "tiny_xlmr"), ("mbert", "tiny_bert"), ("me5", "tiny_xlmr"), ("minilm", "tiny_bert")],
+    [
+        ("xlmr", "tiny_xlmr"),
+        ("mbert", "tiny_bert"),
+        ("me5", "tiny_xlmr"),
+        ("minilm", "tiny_bert"),
+        ("lexical", "tiny_bert"),
+    ],
 )
 def test_packaged_recipes_run_on_their_architecture(name, architecture, files, tmp_path, request):
     """The recipe as it stands, but for its size and its tests."""
@@ -337,16 +343,18 @@ def test_packaged_recipes_run_on_their_architecture(name, architecture, files, t
     ]
     recipe = load_recipe(name, [*changes, *(["training.prompt='query: '"] if name == "me5" else [])])
     result = run(recipe, tmp_path / "run")
-    everywhere = {"base", "multi-way", "en-x"}
+    everywhere = {"x-y-distill", "en-x-extended"} if name == "lexical" else {"base", "multi-way", "en-x"}
     if name == "minilm":
         everywhere |= {"x-y-distill", "en-x-extended", "multi-way-extended", "distill-contrast"}
     with_texts = everywhere | ({"x-y-distill"} if name == "me5" else set())
     if recipe.projected:
-        everywhere, with_texts = ({*arms, *(f"{arm}+wccn" for arm in arms)} for arms in (everywhere, with_texts))
+        suffix = "+lexical+wccn" if name == "lexical" else "+wccn"
+        everywhere, with_texts = ({*arms, *(f"{arm}{suffix}" for arm in arms)} for arms in (everywhere, with_texts))
     found = {one["budget"]: set(one["arms"]) for one in result["comparisons"]}
     assert found == {f"equal {kind}": with_texts if kind == "texts" else everywhere for kind in recipe.equal}
     assert {one["control"] for one in result["comparisons"]} == {recipe.report.control}
-    config = json.loads((tmp_path / "run/encoders/multi-way-seed0/config_sentence_transformers.json").read_text())
+    first = recipe.trained_arms[0].name
+    config = json.loads((tmp_path / f"run/encoders/{first}-seed0/config_sentence_transformers.json").read_text())
     assert (config["default_prompt_name"] is not None) == (name == "me5")
 
 

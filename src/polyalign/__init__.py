@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from polyalign.evaluation import evaluate as evaluate
     from polyalign.reporting import compare as compare
     from polyalign.running import run as run
+    from polyalign.training import LexicalSettings as LexicalSettings
     from polyalign.training import MultiwayCollator as MultiwayCollator
     from polyalign.training import MultiwayLoss as MultiwayLoss
     from polyalign.training import ProjectionSettings as ProjectionSettings
@@ -29,6 +30,7 @@ _HOMES = {
     "Corpus": "corpus",
     "MultiwayCollator": "training",
     "MultiwayLoss": "training",
+    "LexicalSettings": "training",
     "ProjectionSettings": "training",
     "UserError": "errors",
     "build": "translation",

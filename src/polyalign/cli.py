@@ -234,6 +234,9 @@ def train(
     base_share: Annotated[
         float | None, typer.Option(help="Share of the base's weights in what is saved, 0 to below 1.")
     ] = None,
+    lexical: Annotated[
+        float | None, typer.Option(help="Weight of a lexical half beside the encoder's 1, such as 0.8.")
+    ] = None,
     lsar: Annotated[int | None, typer.Option(help="Directions of language identity to project out in the end.")] = None,
     wccn: Annotated[
         float | None, typer.Option(help="How far the scatter of a row's translations is evened out, 0 to 1.")
@@ -273,6 +276,7 @@ def train(
         "lora": None if lora is None else {"rank": lora},
         "extension": {} if extend_vocabulary else None,
         "base_share": base_share,
+        "lexical": None if lexical is None else {"weight": lexical},
         "lsar": lsar,
         "wccn": wccn,
         "bf16": bf16,
@@ -304,6 +308,9 @@ def project(
     encoder: Annotated[str, typer.Argument(help="A trained encoder, or any sentence-transformers folder or id.")],
     corpus: Annotated[str, typer.Argument(help="A corpus folder or anything `import` takes.")],
     out: Annotated[Path, typer.Option(help="The encoder folder to write.")],
+    lexical: Annotated[
+        float | None, typer.Option(help="Weight of a lexical half beside the encoder's 1, such as 0.8.")
+    ] = None,
     wccn: Annotated[
         float | None, typer.Option(help="How far the scatter of a row's translations is evened out, 0 to 1.")
     ] = None,
@@ -314,14 +321,14 @@ def project(
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:
-    """Improve an encoder without training it: a linear map at its end, fitted on the rows of a corpus."""
+    """Improve an encoder without training its weights: parts at its end, fitted on the rows of a corpus."""
     from polyalign.corpus import Corpus
     from polyalign.terminal import show_projection
     from polyalign.training import ProjectionSettings
     from polyalign.training import project as project_encoder
 
     _quiet()
-    given = {"lsar": lsar, "wccn": wccn}
+    given = {"lexical": None if lexical is None else {"weight": lexical}, "lsar": lsar, "wccn": wccn}
     projection = ProjectionSettings.checked({k: v for k, v in given.items() if v is not None}, "project")
     rows, tags = Corpus.open(corpus), _codes(languages)
     record = project_encoder(

@@ -209,8 +209,8 @@ class Recipe(Settings):
         training: hyper-parameters for all arms.
         seeds: each arm is trained once with each.
         tuning: how learning rate and temperature of each arm are chosen; None takes them from ``training``.
-        projected: linear maps, fitted on the training rows, with each of which every arm, the untouched base too, is
-            measured once more without further training; it is then called after them, as ``multi-way+wccn``.
+        projected: what is put at the end of every arm, and of the untouched base, fitted on the training rows; with
+            each of these it is measured once more, without being trained further, as ``multi-way+lexical+wccn``.
         evaluation: what the encoders are measured on.
         report: how they are compared.
         trust_remote_code: whether code that comes with the base may run.
@@ -274,6 +274,8 @@ class Recipe(Settings):
         problems += [f"two arms are called {name!r}" for name in sorted(set(names)) if names.count(name) > 1]
         if not self.trained_arms:
             problems.append("no arm trains; add one, such as multi-way")
+        if self.base == "static" and any(one.lexical for one in self.projected):
+            problems.append("a static base is lexical as a whole; leave lexical out of projected")
         if BASE_ARM in names and self.base == "static":
             problems.append("a static base knows nothing before training; leave the arm 'base' out")
         suffixes = [projection.suffix for projection in self.projected]

@@ -188,11 +188,11 @@ class _Runner:
 
     def _scored_among(self, scores: Sequence[Path], expected: dict[str, Any]) -> list[Path]:
         """Return which scores of an encoder and its projections are complete; see `_is_scored`."""
-        maps = [(None, None), *((projection.lsar, projection.wccn) for projection in self.recipe.projected)]
-        trained = expected["training"]
-        wanted = [(lsar or trained["lsar"], wccn or trained["wccn"]) for lsar, wccn in maps]
+        parts = {name: expected["training"][name] for name in ("lexical", "lsar", "wccn")}
+        wanted = [parts, *(parts | one.model_dump(include=set(one.parts)) for one in self.recipe.projected)]
         complete = [
-            self._is_scored(one, expected | {"projection": two}) for one, two in zip(scores, wanted, strict=True)
+            self._is_scored(folder, expected | {"projection": _comparable(one)})
+            for folder, one in zip(scores, wanted, strict=True)
         ]
         done = [folder for folder, is_complete in zip(scores, complete, strict=True) if is_complete]
         for folder in done:
@@ -209,11 +209,12 @@ class _Runner:
         if manifest is None:
             return False
         record, wanted = manifest["encoder"] or {}, self.recipe.evaluation
-        lsar, wccn = record.get("lsar") or {}, record.get("wccn") or {}
+        kept = {"lexical": "settings", "lsar": "rank", "wccn": "power"}
+        parts = {name: (record.get(name) or {}).get(key) for name, key in kept.items()}
         found = {key: record.get(key) for key in expected} | {
             "objective": Objective.completed(record.get("objective") or {}, f"{scores}, objective"),
             "training": TrainingSettings.completed(record.get("training") or {}, f"{scores}, training"),
-            "projection": (lsar.get("rank"), wccn.get("power")),
+            "projection": _comparable(parts),
             "corpus": (record.get("corpus") or {}).get("fingerprint"),
             "tasks": [task for task in manifest["tasks"] if task != OWN_ROWS],
             "languages": manifest["languages"],
@@ -277,6 +278,12 @@ class _Runner:
             trust_remote_code=self.recipe.trust_remote_code,
             **identity,
         )
+
+
+def _comparable(parts: dict[str, Any]) -> dict[str, Any]:
+    """Return what is at the end of an encoder, as it is on any machine."""
+    lexical = parts["lexical"]
+    return parts | {"lexical": lexical and lexical | {"teacher": _last_name(lexical["teacher"])}}
 
 
 def _last_name(model: str | None) -> str | None:

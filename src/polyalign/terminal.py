@@ -105,6 +105,8 @@ def show_training(record: dict[str, Any], where: str) -> None:
 def show_projection(record: dict[str, Any], where: str) -> None:
     """Print what was put at the end of an encoder, and on how much text it was fitted."""
     maps = []
+    if lexical := record.get("lexical"):
+        maps.append(f"lexical half of weight {lexical['settings']['weight']:g}, {lexical['rows']:,} rows")
     if lsar := record.get("lsar"):
         maps.append(f"LSAR, {lsar['rank']} directions, {sum(lsar['texts'].values()):,} texts")
     if wccn := record.get("wccn"):

@@ -56,7 +56,7 @@ def test_an_encoder_without_a_record(tiny_bert, gappy_file, tmp_path, caplog):
 
 
 def test_mistakes_of_the_user(trained, tmp_path):
-    with pytest.raises(UserError, match="neither lsar nor wccn is given; give one or both"):
+    with pytest.raises(UserError, match="neither lexical, lsar nor wccn is given; give at least one"):
         ProjectionSettings.checked({}, "project")
     with pytest.raises(UserError, match="wccn needs parallel rows, and got texts by language; give a corpus"):
         project(trained[0], {"en": ["Bread."]}, tmp_path / "out", ProjectionSettings(wccn=0.5))

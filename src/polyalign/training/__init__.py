@@ -10,6 +10,7 @@ from polyalign.training.loss import MultiwayLoss as MultiwayLoss
 from polyalign.training.objective import PRESETS as PRESETS
 from polyalign.training.objective import Objective as Objective
 from polyalign.training.projecting import project as project
+from polyalign.training.settings import LexicalSettings as LexicalSettings
 from polyalign.training.settings import ProjectionSettings as ProjectionSettings
 from polyalign.training.settings import StaticSettings as StaticSettings
 from polyalign.training.settings import TrainingSettings as TrainingSettings

@@ -47,6 +47,11 @@ def model_card(record: dict[str, Any], scores: Sequence[tuple[str, str, float]] 
         lines += _training(record)
     if share := record.get("base_share"):
         lines.append(f"| Weights | {share:.0%} of the base, {1 - share:.0%} as trained |")
+    if lexical := record.get("lexical"):
+        lines.append(
+            f"| Lexical half | a vector for each subword, trained on {lexical['rows']:,} rows "
+            f"({lexical['texts_encoded']:,} encoded texts), weight {lexical['settings']['weight']:g} to 1 |"
+        )
     if lsar := record.get("lsar"):
         lines.append(
             f"| Language bias | LSAR: {lsar['rank']} directions projected out, with {lsar['explained']:.1%} of what "

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import json
 import logging
-import tempfile
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,7 +31,8 @@ from polyalign.storage import fingerprint, user_cache
 from polyalign.training.arrays import ArrayWriter, made_once
 from polyalign.training.bases import is_static
 from polyalign.training.distributed import world_size
-from polyalign.training.settings import ExtensionSettings, TrainingSettings
+from polyalign.training.settings import ExtensionSettings
+from polyalign.training.subword_vectors import subword_vectors
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -190,7 +190,10 @@ def _make(
         raise UserError("new subwords are made by one process; train a step without torchrun first, which keeps them")
     pieces = new_pieces(backend, corpus, settings)
     extended = with_pieces(backend, pieces)
-    static, record = _static_space(extended, corpus, settings, seed)
+    static, record = subword_vectors(
+        extended, corpus,
+        dimensions=settings.dimensions, epochs=settings.epochs, batch_rows=settings.batch_rows, seed=seed,
+    )  # fmt: skip
     old = backend.get_vocab_size()
     counts = _counts(extended, corpus.rows["en"].drop_nulls().to_list())
     pivots = np.flatnonzero(counts[:old] >= MIN_PIVOT_COUNT)
@@ -210,32 +213,6 @@ def _make(
         "dev_accuracy": record["best"]["dev_accuracy"] if record["best"] else None,
         "texts_encoded": record["cost"]["texts_encoded"],
     }
-
-
-def _static_space(
-    extended: Tokenizer, corpus: Corpus, settings: ExtensionSettings, seed: int
-) -> tuple[np.ndarray, dict[str, Any]]:
-    """Return a vector for each subword, float32 [V, S], of a static encoder trained on the rows; and its record."""
-    from sentence_transformers import SentenceTransformer
-    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
-
-    from polyalign.training.trainer import train
-
-    state = json.loads(extended.to_str()) | {"post_processor": None}
-    generator = torch.Generator().manual_seed(seed)
-    weights = torch.randn(extended.get_vocab_size(), settings.dimensions, generator=generator) * 0.1
-    module = StaticEmbedding(Tokenizer.from_str(json.dumps(state)), embedding_weights=weights)
-    with tempfile.TemporaryDirectory() as temporary:
-        base, out = Path(temporary) / "base", Path(temporary) / "static"
-        SentenceTransformer(modules=[module], device="cpu").save(str(base), create_model_card=False)
-        batch = min(settings.batch_rows, len(corpus) // 2)
-        # Of fewer rows a tenth would be too few to choose a checkpoint by.
-        dev_rows = None if len(corpus) >= 100 else 0
-        training = TrainingSettings(epochs=settings.epochs, batch_rows=max(2, batch), dev_rows=dev_rows)
-        record = train(corpus, out, base=str(base), settings=training, seed=seed)
-        trained = SentenceTransformer(str(out), device="cpu")
-    vectors: Tensor = trained[0].embedding.weight.detach()
-    return vectors.numpy(), record
 
 
 def _install(model: SentenceTransformer, backend: Tokenizer, pieces: list[str], embeddings: Tensor) -> None:

@@ -59,29 +59,53 @@ class ExtensionSettings(Settings):
     temperature: float = Field(0.1, gt=0)
 
 
-class ProjectionSettings(Settings):
-    """Linear maps at the end of an encoder, fitted on a corpus without training; LSAR goes first.
+class LexicalSettings(Settings):
+    """A lexical half: beside what the layers make of a text, what its subwords say by themselves; see `add_lexical`.
 
     Attributes:
+        weight: length of the lexical half of a text of the corpus, root mean square, above 0; that of the encoder's own
+            half is 1.
+        teacher: a folder or Hub id, whose English embeddings the subwords learn; None for the encoder itself.
+        epochs: passes over the rows in which they learn.
+        batch_rows: rows a step.
+    """
+
+    weight: float = Field(0.8, gt=0)
+    teacher: str | None = None
+    epochs: int = Field(8, ge=1)
+    batch_rows: int = Field(256, ge=2)
+
+
+class ProjectionSettings(Settings):
+    """What is put at the end of an encoder that is not trained further, fitted on a corpus, in this order.
+
+    Attributes:
+        lexical: a lexical half, for which a vector of each subword is learnt; None for none.
         lsar: directions of language identity to project out, at most the number of languages less one; see
             `polyalign.training.language_bias`. None for none.
         wccn: power to which the scatter of a row's translations is evened out, above 0, at most 1; see
             `polyalign.training.wccn`. None for not at all.
     """
 
+    lexical: LexicalSettings | None = None
     lsar: int | None = Field(None, ge=1)
     wccn: float | None = Field(None, gt=0, le=1)
 
     @model_validator(mode="after")
     def _does_something(self) -> Self:
-        if not self.suffix:
-            raise ValueError("neither lsar nor wccn is given; give one or both")
+        if not self.parts:
+            raise ValueError("neither lexical, lsar nor wccn is given; give at least one")
         return self
+
+    @property
+    def parts(self) -> list[str]:
+        """The names of what is asked for, in the order in which it is put there."""
+        return [name for name in ("lexical", "lsar", "wccn") if getattr(self, name) is not None]
 
     @property
     def suffix(self) -> str:
         """What is put after the name of an arm."""
-        return "".join(f"+{name}" for name in ("lsar", "wccn") if getattr(self, name) is not None)
+        return "".join(f"+{name}" for name in self.parts)
 
 
 class TrainingSettings(Settings):
@@ -122,7 +146,8 @@ class TrainingSettings(Settings):
         lora: train adapters instead of the whole encoder; None for the whole.
         base_share: share of the base's weights in the mean with the trained ones that is saved, 0 to below 1; new
             subwords stay as trained. See `polyalign.training.averaging`.
-        lsar: of the trained encoder, as in `ProjectionSettings`, on the training rows.
+        lexical: of the trained encoder, as in `ProjectionSettings`, on the training rows.
+        lsar: likewise.
         wccn: likewise.
     """
 
@@ -151,6 +176,7 @@ class TrainingSettings(Settings):
     extension: ExtensionSettings | None = None
     lora: LoraSettings | None = None
     base_share: float = Field(0.0, ge=0, lt=1)
+    lexical: LexicalSettings | None = None
     lsar: int | None = Field(None, ge=1)
     wccn: float | None = Field(None, gt=0, le=1)
 

@@ -28,16 +28,17 @@ from polyalign.training.callbacks import Checkpoints, Progress, last_checkpoint
 from polyalign.training.distributed import from_first, join, rank, wait_for_all, world_size
 from polyalign.training.extension import extend_vocabulary
 from polyalign.training.fitting import Fit, fitted, peak_memory, uses_bf16
-from polyalign.training.language_bias import check_rank, project_out, texts_by_language
+from polyalign.training.language_bias import check_rank
+from polyalign.training.lexical import check_lexical
 from polyalign.training.loss import MultiwayLoss
 from polyalign.training.objective import PRESETS, Objective
 from polyalign.training.plan import Plan, make_plan, split_dev, usable_rows
+from polyalign.training.projecting import add_parts
 from polyalign.training.publishing import publish
 from polyalign.training.settings import TrainingSettings
 from polyalign.training.teacher import in_dimensions, teacher_vectors
 from polyalign.training.tokens import Tokens, tokens_of
 from polyalign.training.vocabulary import token_embeddings
-from polyalign.training.wccn import normalize_within_rows
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer
@@ -108,6 +109,8 @@ def train(
     model = load_base(base, train_rows, of_base, seed=seed, trust_remote_code=trust_remote_code)
     if settings.base_share and base == STATIC:
         raise UserError("a static base knows nothing that its weights could keep; leave base_share out")
+    if settings.lexical is not None:
+        check_lexical(model, train_rows, settings.lexical, trust_remote_code=trust_remote_code)
     if settings.lsar is not None:  # not only when hours of training are over
         spoken = sum(count > 0 for count in train_rows.counts().values())
         check_rank(settings.lsar, languages=spoken, dimensions=model.get_embedding_dimension() or 0)
@@ -144,8 +147,7 @@ def train(
     restore(model)
     if settings.base_share:
         average(model, untrained, settings.base_share)
-    lsar = project_out(model, texts_by_language(train_rows), settings.lsar) if settings.lsar is not None else None
-    wccn = normalize_within_rows(model, train_rows, settings.wccn) if settings.wccn is not None else None
+    parts = add_parts(model, train_rows, settings, seed=seed, trust_remote_code=trust_remote_code)
     counts = loss.all_counts()
     real, computed = counts["real"], counts["computed"]
     padding, peak = 1 - real / max(computed, 1), peak_memory(model.device) / 2**30
@@ -186,8 +188,7 @@ def train(
         else None,
         "history": _history(trainer.state.log_history, plan),
         "base_share": settings.base_share,
-        "lsar": lsar,
-        "wccn": wccn,
+        **parts,
         "versions": versions(),
         "fingerprint": encoder_fingerprint(model),
     }
