@@ -54,6 +54,7 @@ def test_import_inspect_train_project_evaluate_compare(polyalign, rows, tmp_path
         )  # fmt: skip
         assert trained.returncode == 0, trained.stderr
         assert "bitext accuracy" in trained.stdout
+        assert "Worth trying: `polyalign project` with --wccn 0.5: more translations, in seconds" in trained.stdout
         scored = polyalign(
             "evaluate", tmp_path / objective, "--own-rows", rows, "--languages", "de,ru",
             "--out", tmp_path / f"scores-{objective}", "--json",

@@ -257,7 +257,7 @@ def train(
 ) -> None:
     """Train an encoder on the rows of a corpus."""
     from polyalign.terminal import show_training
-    from polyalign.training import Objective, TrainingSettings
+    from polyalign.training import Objective, TrainingSettings, advice
     from polyalign.training import train as train_encoder
 
     _quiet()
@@ -300,7 +300,7 @@ def train(
         force=force,
     )
     if int(os.environ.get("RANK", "0")) == 0:
-        _print_json(record) if as_json else show_training(record, str(out))
+        _print_json(record) if as_json else show_training(record, str(out), advice(record))
 
 
 @app.command()

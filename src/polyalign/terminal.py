@@ -95,11 +95,13 @@ def show_export(result: dict[str, Any], where: str) -> None:
         show(f"{count:,} left out: {reason}")
 
 
-def show_training(record: dict[str, Any], where: str) -> None:
-    """Print what a training cost and where it got."""
+def show_training(record: dict[str, Any], where: str, advice: Iterable[str]) -> None:
+    """Print what a training cost and where it got, and what else is worth trying."""
     cost, best = record["cost"], record["best"]
     reached = f"; bitext accuracy {best['dev_accuracy']:.3f} on the dev rows at step {best['step']:,}" if best else ""
     show(f"{where}: {cost['steps']:,} steps, {cost['texts_encoded']:,} texts, {cost['seconds']:,.0f} s{reached}")
+    for line in advice:
+        show(f"Worth trying: {line}")
 
 
 def show_projection(record: dict[str, Any], where: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from polyalign.training.advice import advice as advice
 from polyalign.training.batches import EpochOfLanguages as EpochOfLanguages
 from polyalign.training.batches import MultiwayCollator as MultiwayCollator
 from polyalign.training.batches import to_dataset as to_dataset
