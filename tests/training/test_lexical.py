@@ -11,7 +11,7 @@ from polyalign.corpus import Corpus
 from polyalign.encoder import load_encoder, read_record, set_default_prompt
 from polyalign.errors import UserError
 from polyalign.training import LexicalSettings, ProjectionSettings, TrainingSettings, lexical, project, train
-from polyalign.training.lexical import _append, add_lexical
+from polyalign.training.lexical import add_lexical, append_half
 
 QUICK = {"steps": 3, "batch_rows": 8, "dev_rows": 0, "evaluations": 1}
 TEXTS = ["Das Brot.", "The cat sleeps on the chair near the window.", "早上好。", "", "x"]
@@ -51,7 +51,7 @@ def test_it_is_the_sum_of_two_similarities(base, prompt, normalized, tmp_path, r
             set_default_prompt(one, prompt)
     vectors = np.random.default_rng(0).normal(size=(len(plain.tokenizer), 32)).astype(np.float32)
     vectors[plain.tokenizer.all_special_ids] = 0
-    _append(model, torch.from_numpy(vectors.copy()))
+    append_half(model, torch.from_numpy(vectors.copy()))
     np.testing.assert_allclose(model.encode(TEXTS), naive(plain, vectors, TEXTS), atol=1e-5)
     assert model.get_embedding_dimension() == 64
     model.save(str(tmp_path / "saved"))

@@ -108,7 +108,7 @@ def add_lexical(
     special = set(model.tokenizer.all_special_ids) - {model.tokenizer.unk_token_id}
     vectors[sorted(special)] = 0
     vectors *= settings.weight / _length(vectors, backend, corpus, prompt or "")
-    _append(model, torch.from_numpy(vectors))
+    append_half(model, torch.from_numpy(vectors))
     log.info("lexical: %d subwords beside the encoder's embeddings", len(vectors))
     return {
         "settings": settings.model_dump(),
@@ -131,8 +131,13 @@ def _length(vectors: np.ndarray, backend: Tokenizer, corpus: Corpus, prompt: str
     return float(np.sqrt(total / texts))
 
 
-def _append(model: SentenceTransformer, vectors: torch.Tensor) -> None:
-    """Append the lexical half to an encoder in place."""
+def append_half(model: SentenceTransformer, vectors: torch.Tensor) -> None:
+    """Append a lexical half to an encoder in place.
+
+    Args:
+        model: an encoder of D dimensions.
+        vectors: float [V, D], a row for each id of its tokenizer.
+    """
     from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Pooling, WordEmbeddings
 
     dimensions = vectors.shape[1]
