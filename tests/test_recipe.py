@@ -25,7 +25,7 @@ def written(tmp_path, values):
 def test_packaged_recipes_are_sound(name):
     recipe = load_recipe(name, ["corpus=rows.parquet"])
     assert recipe.trained_arms[0].name == {"ablation": "whole", "lexical": "x-y-distill"}.get(name, "multi-way")
-    controls = {"translate": None, "minilm": "en-x-extended", "lexical": "en-x-extended", "ablation": "whole"}
+    controls = {"translate": None, "minilm": "en-x-extended", "lexical": "x-y-distill", "ablation": "whole"}
     assert recipe.report.control == controls.get(name, "en-x")
     budgets = {"study": ["rows", "texts", "pairs"]}
     budgets |= {short: ["texts"] for short in ("curves", "minilm", "lexical", "ablation")}
