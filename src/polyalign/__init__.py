@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 _HOMES = {
     "BuildSettings": "translation",
     "Corpus": "corpus",
+    "LexicalSettings": "training",
     "MultiwayCollator": "training",
     "MultiwayLoss": "training",
-    "LexicalSettings": "training",
     "ProjectionSettings": "training",
     "UserError": "errors",
     "build": "translation",

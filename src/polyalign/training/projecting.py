@@ -40,7 +40,8 @@ def project(
         corpus: a `Corpus` or anything `Corpus.open` takes; for LSAR alone also the texts of each language.
         out: the folder to write; a complete encoder there is left alone.
         projection: which of them.
-        arm: the name under which `compare` shows it; None for that of the encoder, else its folder, with ``+wccn``.
+        arm: the name under which `compare` shows it; None for that of the encoder, else its folder, with what is
+            added, as ``+lexical+wccn``.
         trust_remote_code: whether code that comes with the encoder may run.
         force: replace a complete encoder at ``out``.
 

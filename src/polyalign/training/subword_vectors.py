@@ -34,14 +34,14 @@ def subword_vectors(
     """Train a ``static`` encoder over the subwords of a tokenizer, and return their vectors.
 
     Args:
-        tokenizer: without special tokens at the ends of a text; the subwords.
+        tokenizer: whose subwords; the special tokens that it puts at the ends of a text are left out.
         corpus: the rows.
         dimensions: of the vectors.
         epochs: passes over the rows.
         batch_rows: rows a step; at most half of the corpus is taken.
         seed: of everything random.
         prompt: prefix put before every text.
-        more: of `polyalign.training.trainer.train`: ``objective`` and ``teacher``.
+        more: of `polyalign.training.trainer.train`: ``objective``, ``teacher`` and ``trust_remote_code``.
 
     Returns:
         float32 [V, ``dimensions``], a row for each id, those that the corpus lacks as they began; and the record of the
