@@ -148,6 +148,7 @@ def start(options: argparse.Namespace) -> None:
             base=options.base,
             settings=TrainingSettings(bf16="auto", steps=1000),
             force=True,
+            objective="multi-way",
         )
     except StopIteration:
         seconds = time.time() - options.since

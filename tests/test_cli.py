@@ -84,6 +84,10 @@ def test_import_inspect_train_project_evaluate_compare(polyalign, rows, tmp_path
         (["inspect", "nowhere.csv"], "nowhere.csv"),
         (["train", "{rows}", "--out", "x", "--objective", "multi"], "unknown objective 'multi'"),
         (["train", "{rows}", "--out", "x", "--languages", "en,xx"], "'xx'"),
+        (
+            ["train", "{rows}", "--out", "x", "--temperature", "1"],
+            "a temperature belongs to an objective; name one with",
+        ),
         (["train", "{rows}", "--out", "x", "--epochs", "0"], "train: epochs is 0, must be greater than or equal to 1"),
         (["train", "{rows}", "--out", "x", "--dev-rows", "9", "--lsar", "9"], "bias of rank 9 cannot be removed"),
         (["project", "e5", "{rows}", "--out", "x"], "neither lexical, lsar nor wccn is given; give at least one"),

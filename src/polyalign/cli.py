@@ -208,11 +208,12 @@ def train(
     corpus: Annotated[str, typer.Argument(help="A corpus folder or anything `import` takes.")],
     out: Annotated[Path, typer.Option(help="The encoder folder to write.")],
     base: Annotated[str, typer.Option(help="static, or a model folder or Hub id.")] = "static",
-    objective: Annotated[str, typer.Option(help="A preset, such as multi-way, en-x or x-y-distill.")] = "multi-way",
-    languages: Languages = None,
-    epochs: Annotated[
-        int | None, typer.Option(help="Budget: passes over the rows; 5 with a static base, else 1.")
+    objective: Annotated[
+        str | None,
+        typer.Option(help="A preset, such as multi-way or en-x; by default what suits the base, with settings."),
     ] = None,
+    languages: Languages = None,
+    epochs: Annotated[int | None, typer.Option(help="Budget: passes over the rows.")] = None,
     steps: Annotated[int | None, typer.Option(help="Budget: optimizer steps.")] = None,
     texts: Annotated[int | None, typer.Option(help="Budget: encoded texts.")] = None,
     rows: Annotated[int | None, typer.Option(help="Train on so many of the rows.")] = None,
@@ -257,7 +258,7 @@ def train(
 ) -> None:
     """Train an encoder on the rows of a corpus."""
     from polyalign.terminal import show_training
-    from polyalign.training import Objective, TrainingSettings, advice
+    from polyalign.training import RECOMMENDED, Objective, TrainingSettings, advice
     from polyalign.training import train as train_encoder
 
     _quiet()
@@ -279,18 +280,20 @@ def train(
         "lexical": None if lexical is None else {"weight": lexical},
         "lsar": lsar,
         "wccn": wccn,
-        "bf16": bf16,
+        "bf16": bf16 or None,
         "prompt": prompt,
         "pooling": pooling,
     }
     settings = TrainingSettings.checked({k: v for k, v in given.items() if v is not None}, "train")
     wanted = {"temperature": temperature, "learn_temperature": learn_temperature or None}
     changes = {key: value for key, value in wanted.items() if value is not None}
+    if objective is None and changes:
+        raise UserError("a temperature belongs to an objective; name one with --objective")
     record = train_encoder(
         corpus,
         out,
         base=base,
-        objective=Objective.named(objective, **changes),
+        objective=Objective.named(objective, **changes) if objective else RECOMMENDED,
         languages=_codes(languages),
         settings=settings,
         seed=seed,

@@ -16,6 +16,7 @@ from polyalign.errors import UserError
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
+    from tokenizers import Tokenizer
 
 RECORD = "polyalign.json"
 _E5 = re.compile(r"(^|[/_-])e5-(small|base|large)")
@@ -118,6 +119,19 @@ def default_prompt(model: SentenceTransformer) -> str | None:
         return None
     prompts: dict[str, str] = model.prompts
     return prompts.get(model.default_prompt_name)
+
+
+def fast_tokenizer(model: SentenceTransformer) -> Tokenizer | None:
+    """Return a copy of the encoder's fast tokenizer that neither pads nor truncates; None where it has none."""
+    from tokenizers import Tokenizer
+
+    backend = getattr(model.tokenizer, "backend_tokenizer", model.tokenizer)
+    if not isinstance(backend, Tokenizer):
+        return None
+    copy = Tokenizer.from_str(backend.to_str())
+    copy.no_padding()
+    copy.no_truncation()
+    return copy
 
 
 class CachedEncoder:

@@ -210,7 +210,7 @@ def test_kill_9_then_again_ends_in_the_same_encoder(text, gappy_file, tmp_path, 
     assert model.max_seq_length == 16
     assert model.tokenizer("a b")["input_ids"][0] == BEGIN
     quick = TrainingSettings(steps=1, batch_rows=8, dev_rows=12, evaluations=1)
-    trained = train(gappy_file, tmp_path / "out", base=str(tmp_path / "mini"), settings=quick)
+    trained = train(gappy_file, tmp_path / "out", base=str(tmp_path / "mini"), settings=quick, objective="multi-way")
     assert trained["languages"] == ["de", "en", "ru", "zh"]
 
 

@@ -15,7 +15,7 @@ QUICK = {"steps": 4, "batch_rows": 8, "dev_rows": 12, "evaluations": 2}
 def test_adapters_are_merged_into_the_saved_encoder(tiny_xlmr, gappy_file, tmp_path, caplog):
     caplog.set_level("INFO", "polyalign")
     settings = TrainingSettings(**QUICK, lora={"rank": 4, "targets": ["query", "value"]}, learning_rate=0.01)
-    record = train(gappy_file, tmp_path / "out", base=tiny_xlmr, settings=settings)
+    record = train(gappy_file, tmp_path / "out", base=tiny_xlmr, settings=settings, objective="multi-way")
     assert "training 1,024 adapter weights of rank 4" in caplog.text  # 2 layers x 2 targets x 2 matrices of 32 x 4
     before, after = (load_encoder(path, device="cpu").state_dict() for path in (tiny_xlmr, tmp_path / "out"))
     assert before.keys() == after.keys()
@@ -24,7 +24,7 @@ def test_adapters_are_merged_into_the_saved_encoder(tiny_xlmr, gappy_file, tmp_p
     difference = after[min(changed)] - before[min(changed)]
     assert np.linalg.matrix_rank(difference.numpy(), tol=1e-5) == 4
 
-    again = train(gappy_file, tmp_path / "again", base=tiny_xlmr, settings=settings)
+    again = train(gappy_file, tmp_path / "again", base=tiny_xlmr, settings=settings, objective="multi-way")
     assert again["fingerprint"] == record["fingerprint"], "the seed decides the adapters' first weights"
 
 
@@ -58,8 +58,8 @@ def test_attention_in_training_is_the_same_and_not_saved(tiny_xlmr, tmp_path, bf
 def test_mistakes_of_the_user(gappy_file, tiny_bert, tmp_path):
     settings = TrainingSettings(**QUICK, lora={"targets": ["no_such_layer"]})
     with pytest.raises(UserError, match=r"lora: Target modules .*no_such_layer.* not found"):
-        train(gappy_file, tmp_path / "out", base=tiny_bert, settings=settings)
+        train(gappy_file, tmp_path / "out", base=tiny_bert, settings=settings, objective="multi-way")
     with pytest.raises(UserError, match="a static encoder has no linear layers for adapters; leave lora out"):
-        train(gappy_file, tmp_path / "out", settings=TrainingSettings(**QUICK, lora={}))
+        train(gappy_file, tmp_path / "out", settings=TrainingSettings(**QUICK, lora={}), objective="multi-way")
     with pytest.raises(UserError, match=r"lora\.rank is 0, must be greater than or equal to 1"):
         TrainingSettings.checked({"lora": {"rank": 0}}, "train")

@@ -26,7 +26,13 @@ def test_the_mean_by_hand():
 
 def test_the_saved_encoder_lies_on_the_line(tiny_bert, gappy_file, tmp_path):
     for name, share in (("trained", 0.0), ("half", 0.5)):
-        train(gappy_file, tmp_path / name, base=tiny_bert, settings=TrainingSettings(**QUICK, base_share=share))
+        train(
+            gappy_file,
+            tmp_path / name,
+            base=tiny_bert,
+            settings=TrainingSettings(**QUICK, base_share=share),
+            objective="multi-way",
+        )
     before, trained, half = weights(tiny_bert), weights(tmp_path / "trained"), weights(tmp_path / "half")
     moved = [name for name in before if not torch.equal(before[name], trained[name])]
     assert moved
@@ -44,7 +50,7 @@ def test_token_embeddings_have_a_rate_of_their_own(compact, tiny_bert, gappy_fil
     decay = 0.0 if compact else 1e-12  # with decay the whole table is trained
     settings = QUICK | {"steps": 1, "warmup": 0, "weight_decay": decay, "dev_rows": 0, "schedule": "constant"}
     chosen = TrainingSettings(**settings, embedding_learning_rate=0.02)
-    train(gappy_file, tmp_path / "out", base=tiny_bert, settings=chosen)
+    train(gappy_file, tmp_path / "out", base=tiny_bert, settings=chosen, objective="multi-way")
     before, after = weights(tiny_bert), weights(tmp_path / "out")
     step = {name: (after[name] - before[name]).abs().max().item() for name in before}
     tables = [name for name in step if "word_embeddings" in name]
@@ -57,7 +63,7 @@ def test_with_new_subwords_token_embeddings_learn_ten_times_as_fast(tiny_bert, s
     settings = QUICK | {"steps": 1, "warmup": 0, "dev_rows": 0, "schedule": "constant"}
     chosen = TrainingSettings(**settings, extension={"epochs": 1, "dimensions": 16})
     sample_rows.head(100).write_ndjson(tmp_path / "rows.jsonl")
-    train(tmp_path / "rows.jsonl", tmp_path / "out", base=tiny_bert, settings=chosen)
+    train(tmp_path / "rows.jsonl", tmp_path / "out", base=tiny_bert, settings=chosen, objective="multi-way")
     before, after = weights(tiny_bert), weights(tmp_path / "out")
     step = {name: (after[name][: len(before[name])] - before[name]).abs().max().item() for name in before}
     tables = [name for name in step if "word_embeddings" in name]
@@ -68,7 +74,7 @@ def test_with_new_subwords_token_embeddings_learn_ten_times_as_fast(tiny_bert, s
 
 def test_mistakes_of_the_user(tiny_bert, gappy_file, tmp_path):
     with pytest.raises(UserError, match="knows nothing that its weights could keep; leave base_share out"):
-        train(gappy_file, tmp_path / "out", settings=TrainingSettings(**QUICK, base_share=0.5))
+        train(gappy_file, tmp_path / "out", settings=TrainingSettings(**QUICK, base_share=0.5), objective="multi-way")
     frozen = TrainingSettings(**QUICK, lora={"rank": 2}, embedding_learning_rate=0.01)
     with pytest.raises(UserError, match="no token embeddings are trained here; leave embedding_learning_rate out"):
-        train(gappy_file, tmp_path / "out", base=tiny_bert, settings=frozen)
+        train(gappy_file, tmp_path / "out", base=tiny_bert, settings=frozen, objective="multi-way")

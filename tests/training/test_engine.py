@@ -78,7 +78,7 @@ def test_sixty_steps_end_where_a_plain_loop_does(still_base, cache, gappy_file, 
         gradient_cache=cache,
         tokens_per_chunk=96,
     )
-    train(gappy_file, tmp_path / "out", base=still_base, settings=settings, seed=4)
+    train(gappy_file, tmp_path / "out", base=still_base, settings=settings, seed=4, objective="multi-way")
     texts = ["Das Brot.", "早上好。", "Good morning.", "Где вокзал?"]
     ours = load_encoder(tmp_path / "out", device="cpu")
     before = load_encoder(still_base, device="cpu").encode(texts, convert_to_tensor=True)

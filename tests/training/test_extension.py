@@ -157,4 +157,4 @@ def test_what_cannot_be_extended(tiny_xlmr, english_bert, rows, tmp_path):
         extend_vocabulary(load_encoder(english_bert), rows.select(["de", "ru"]), SMALL, seed=0)
     settings = TrainingSettings(steps=2, batch_rows=8, dev_rows=20, extension=SMALL)
     with pytest.raises(UserError, match="and this base has no layers; leave the extension out"):
-        train(rows, tmp_path / "nowhere", base="static", settings=settings)
+        train(rows, tmp_path / "nowhere", base="static", settings=settings, objective="multi-way")

@@ -92,8 +92,16 @@ def test_the_mean_is_over_texts_evenly_spaced(words):
 )
 def test_training_ends_with_it(base, more, gappy_file, tmp_path, request):
     base = base if base == "static" else request.getfixturevalue(base)
-    plain = train(gappy_file, tmp_path / "plain", base=base, settings=TrainingSettings(**QUICK, **more))
-    record = train(gappy_file, tmp_path / "out", base=base, settings=TrainingSettings(**QUICK, **more, lsar=3))
+    plain = train(
+        gappy_file, tmp_path / "plain", base=base, settings=TrainingSettings(**QUICK, **more), objective="multi-way"
+    )
+    record = train(
+        gappy_file,
+        tmp_path / "out",
+        base=base,
+        settings=TrainingSettings(**QUICK, **more, lsar=3),
+        objective="multi-way",
+    )
     assert plain["lsar"] is None
     assert record["lsar"]["texts"] == record["corpus"]["texts"]
     assert "LSAR: 3 directions projected out, with 100.0% of" in (tmp_path / "out" / "README.md").read_text()
@@ -119,13 +127,13 @@ def test_a_run_killed_after_its_last_step_ends_in_the_same_encoder(gappy_file, t
         raise KeyboardInterrupt
 
     settings = TrainingSettings(**QUICK, lsar=2)
-    whole = train(gappy_file, tmp_path / "whole", base=tiny_bert, settings=settings)
+    whole = train(gappy_file, tmp_path / "whole", base=tiny_bert, settings=settings, objective="multi-way")
     with monkeypatch.context() as changed:
         changed.setattr("polyalign.training.trainer.publish", killed)
         with pytest.raises(KeyboardInterrupt):
-            train(gappy_file, tmp_path / "out", base=tiny_bert, settings=settings)
+            train(gappy_file, tmp_path / "out", base=tiny_bert, settings=settings, objective="multi-way")
     assert not (tmp_path / "out").exists()
-    resumed = train(gappy_file, tmp_path / "out", base=tiny_bert, settings=settings)
+    resumed = train(gappy_file, tmp_path / "out", base=tiny_bert, settings=settings, objective="multi-way")
     assert resumed["fingerprint"] == whole["fingerprint"]
     assert resumed["cost"]["steps"] == 3
 
@@ -149,7 +157,13 @@ def test_mistakes_of_the_user(words, gappy_file, tiny_bert, tmp_path):
     with pytest.raises(UserError, match="differ in 0 directions only; lower the rank from 1"):
         project_out(words, {"en": ["cat"], "de": ["cat"]}, rank=1)
     with pytest.raises(UserError, match="rank 4 cannot be removed from 32 dimensions with 4 languages"):
-        train(gappy_file, tmp_path / "out", base=tiny_bert, settings=TrainingSettings(**QUICK, lsar=4))
+        train(
+            gappy_file,
+            tmp_path / "out",
+            base=tiny_bert,
+            settings=TrainingSettings(**QUICK, lsar=4),
+            objective="multi-way",
+        )
     assert not list(tmp_path.iterdir()), "told before anything is trained"
     with pytest.raises(UserError, match=r"lsar is 0, must be greater than or equal to 1"):
         TrainingSettings.checked({"lsar": 0}, "train")

@@ -111,16 +111,22 @@ def test_the_teacher_may_be_another(tiny_bert, tiny_xlmr, gappy_file):
 def test_training_ends_with_it_as_project_adds_it(base, gappy_file, tmp_path, request):
     """And training may go on from there, the subwords' vectors staying as they are."""
     base = request.getfixturevalue(base)
-    train(gappy_file, tmp_path / "plain", base=base, settings=TrainingSettings(**QUICK), seed=1)
+    train(gappy_file, tmp_path / "plain", base=base, settings=TrainingSettings(**QUICK), seed=1, objective="multi-way")
     whole = TrainingSettings(**QUICK, lexical=SMALL, wccn=0.5)
-    record = train(gappy_file, tmp_path / "at-once", base=base, settings=whole, seed=1)
+    record = train(gappy_file, tmp_path / "at-once", base=base, settings=whole, seed=1, objective="multi-way")
     later = project(tmp_path / "plain", gappy_file, tmp_path / "later", ProjectionSettings(lexical=SMALL, wccn=0.5))
     assert later["arm"] == "multi-way+lexical+wccn"
     assert {**later["lexical"], "seconds": 0} == {**record["lexical"], "seconds": 0}
     vectors = [load_encoder(tmp_path / name, device="cpu").encode(TEXTS) for name in ("at-once", "later")]
     np.testing.assert_allclose(*vectors, atol=1e-4)
     assert vectors[0].shape == (len(TEXTS), 64)
-    train(gappy_file, tmp_path / "on", base=str(tmp_path / "later"), settings=TrainingSettings(**QUICK))
+    train(
+        gappy_file,
+        tmp_path / "on",
+        base=str(tmp_path / "later"),
+        settings=TrainingSettings(**QUICK),
+        objective="multi-way",
+    )
     further = load_encoder(tmp_path / "on", device="cpu")
     np.testing.assert_array_equal(half_of(further, tmp_path / "on"), half_of(further, tmp_path / "later"))
     assert np.abs(further.encode(TEXTS) - vectors[1]).max() > 1e-5
@@ -133,15 +139,15 @@ def test_mistakes_of_the_user(tiny_bert, gappy_file, tmp_path, monkeypatch):
     wanted, foreign = TrainingSettings(**QUICK, lexical=SMALL), tmp_path / "foreign.parquet"
     Corpus.open(gappy_file).rows.drop("en", "row_id").write_parquet(foreign)
     with pytest.raises(UserError, match="a static encoder is lexical as a whole; leave lexical out"):
-        train(gappy_file, tmp_path / "out", settings=wanted)
+        train(gappy_file, tmp_path / "out", settings=wanted, objective="multi-way")
     with pytest.raises(UserError, match="learn from English, and the corpus has none; leave lexical out"):
-        train(foreign, tmp_path / "out", base=tiny_bert, settings=wanted)
+        train(foreign, tmp_path / "out", base=tiny_bert, settings=wanted, objective="multi-way")
     lost = TrainingSettings(**QUICK, lexical=SMALL.model_copy(update={"teacher": str(tmp_path / "nowhere")}))
     with pytest.raises(UserError, match=r"cannot load the model '.*nowhere': no such folder"):
-        train(gappy_file, tmp_path / "out", base=tiny_bert, settings=lost)
+        train(gappy_file, tmp_path / "out", base=tiny_bert, settings=lost, objective="multi-way")
     monkeypatch.setattr(lexical, "world_size", lambda: 2)
     with pytest.raises(UserError, match="made by one process; leave it out, and run `polyalign project` afterwards"):
-        train(gappy_file, tmp_path / "out", base=tiny_bert, settings=wanted)
+        train(gappy_file, tmp_path / "out", base=tiny_bert, settings=wanted, objective="multi-way")
     with pytest.raises(UserError, match="lexical needs parallel rows, and got texts by language; give a corpus"):
         project(tiny_bert, {"en": ["Bread."]}, tmp_path / "out", ProjectionSettings(lexical=SMALL))
     with pytest.raises(UserError, match=r"lexical\.weight is 0, must be"):

@@ -14,7 +14,7 @@ QUICK = {"steps": 3, "batch_rows": 8, "dev_rows": 12, "evaluations": 1}
 @pytest.fixture(scope="module")
 def trained(gappy_file, tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained") / "plain"
-    return folder, train(gappy_file, folder, settings=TrainingSettings(**QUICK))
+    return folder, train(gappy_file, folder, settings=TrainingSettings(**QUICK), objective="multi-way")
 
 
 def test_a_trained_encoder_keeps_its_record(trained, gappy_file, tmp_path):
@@ -34,8 +34,8 @@ def test_a_trained_encoder_keeps_its_record(trained, gappy_file, tmp_path):
 def test_it_is_the_map_of_training(trained, gappy_file, tmp_path):
     """Without dev rows, training fits on the same rows."""
     settings = QUICK | {"dev_rows": 0}
-    train(gappy_file, tmp_path / "plain", settings=TrainingSettings(**settings))
-    train(gappy_file, tmp_path / "at-once", settings=TrainingSettings(**settings, wccn=0.5))
+    train(gappy_file, tmp_path / "plain", settings=TrainingSettings(**settings), objective="multi-way")
+    train(gappy_file, tmp_path / "at-once", settings=TrainingSettings(**settings, wccn=0.5), objective="multi-way")
     project(tmp_path / "plain", gappy_file, tmp_path / "later", ProjectionSettings(wccn=0.5))
     texts = ["Das Brot.", "The cat sleeps.", "早上好。"]
     at_once, later = (load_encoder(tmp_path / name, device="cpu").encode(texts) for name in ("at-once", "later"))

@@ -42,7 +42,7 @@ def sample_file(sample_rows, tmp_path_factory) -> Path:
 def static(sample_file, tmp_path_factory):
     out = tmp_path_factory.mktemp("static") / "encoder"
     settings = TrainingSettings(epochs=8, batch_rows=32, dev_rows=30)
-    return out, train(sample_file, out, settings=settings, seed=1)
+    return out, train(sample_file, out, settings=settings, seed=1, objective="multi-way")
 
 
 def test_the_record_says_what_was_done(static, sample_file):
@@ -104,7 +104,7 @@ def test_every_objective_trains_a_bare_encoder_on_rows_with_gaps(base, objective
 
 def test_cls_pooling_and_bf16(tiny_bert, gappy_file, tmp_path):
     settings = TrainingSettings(steps=2, bf16=True, pooling="cls", **QUICK)
-    train(gappy_file, tmp_path / "out", base=tiny_bert, settings=settings)
+    train(gappy_file, tmp_path / "out", base=tiny_bert, settings=settings, objective="multi-way")
     model = load_encoder(tmp_path / "out", device="cpu")
     assert model[1].pooling_mode == "cls"
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
@@ -113,7 +113,13 @@ def test_cls_pooling_and_bf16(tiny_bert, gappy_file, tmp_path):
 def test_e5_gets_its_prefix_in_the_saved_encoder(tiny_xlmr, gappy_file, tmp_path):
     folder = tmp_path / "multilingual-e5-base"
     folder.symlink_to(tiny_xlmr)
-    train(gappy_file, tmp_path / "out", base=str(folder), settings=TrainingSettings(steps=1, **QUICK))
+    train(
+        gappy_file,
+        tmp_path / "out",
+        base=str(folder),
+        settings=TrainingSettings(steps=1, **QUICK),
+        objective="multi-way",
+    )
     plain = load_encoder(tmp_path / "out", device="cpu")
     np.testing.assert_allclose(plain.encode(["Brot"]), plain.encode(["query: Brot"], prompt=""), atol=1e-6)
 
@@ -173,7 +179,7 @@ def test_kill_9_then_again_ends_in_the_same_weights(
 def test_early_stopping_records_what_was_done_not_what_was_planned(sample_file, tmp_path):
     budget = {"epochs": 30, "batch_rows": 40, "dev_rows": 40, "evaluations": 60}
     settings = TrainingSettings(**budget, learning_rate=1e-9, early_stopping=2)
-    cost = train(sample_file, tmp_path / "out", settings=settings)["cost"]
+    cost = train(sample_file, tmp_path / "out", settings=settings, objective="multi-way")["cost"]
     assert (cost["steps"], cost["rows_seen"], cost["texts_encoded"], cost["pairs"]) == (3, 120, 120 * 7, 120 * 42)
 
 
@@ -281,7 +287,9 @@ def test_a_peft_adapter_trains_through_the_plain_trainer(sample_file, tmp_path, 
 def test_without_a_budget_a_static_base_makes_five_passes_and_another_one(gappy_file, tiny_bert, tmp_path):
     """60 rows are 2 steps a pass."""
     for base, epochs in (("static", 5), (tiny_bert, 1)):
-        record = train(gappy_file, tmp_path / str(epochs), base=base, settings=TrainingSettings(dev_rows=0))
+        record = train(
+            gappy_file, tmp_path / str(epochs), base=base, settings=TrainingSettings(dev_rows=0), objective="multi-way"
+        )
         assert (record["budget"], record["cost"]["steps"]) == ({"epochs": epochs}, 2 * epochs)
     assert TrainingSettings(texts=7).budget(static=True) == {"texts": 7}
 
@@ -290,21 +298,21 @@ def test_mistakes_of_the_user(sample_file, tmp_path, tiny_xlmr):
     with pytest.raises(
         UserError, match=r"cannot load the model 'no/such-model': no such folder.*hf download no/such-model"
     ):
-        train(sample_file, tmp_path / "x", base="no/such-model")
+        train(sample_file, tmp_path / "x", base="no/such-model", objective="multi-way")
     with pytest.raises(UserError, match="a static base has nothing to keep; give --teacher"):
         train(sample_file, tmp_path / "x", objective="paper")
     with pytest.raises(UserError, match="dev_rows is 100 of 120 rows; at most half can be held out"):
-        train(sample_file, tmp_path / "x", settings=TrainingSettings(dev_rows=100))
+        train(sample_file, tmp_path / "x", settings=TrainingSettings(dev_rows=100), objective="multi-way")
     with pytest.raises(UserError, match=r"of 5 dev rows no two languages share 10; raise dev_rows, or set it to 0"):
-        train(sample_file, tmp_path / "x", settings=TrainingSettings(dev_rows=5))
+        train(sample_file, tmp_path / "x", settings=TrainingSettings(dev_rows=5), objective="multi-way")
     with pytest.raises(UserError, match="108 training rows are fewer than a batch of 500; lower batch_rows"):
-        train(sample_file, tmp_path / "x", settings=TrainingSettings(batch_rows=500))
+        train(sample_file, tmp_path / "x", settings=TrainingSettings(batch_rows=500), objective="multi-way")
     with pytest.raises(UserError, match="epochs and texts are given; a budget is one of epochs, steps and texts"):
         TrainingSettings.checked({"epochs": 1, "texts": 5}, "train")
     settings = TrainingSettings(steps=30, learning_rate=1e30, max_grad_norm=1e30, **QUICK)
     told = r"the (loss|norm of the gradient) is (nan|inf) at step \d+, rows \w{32}, .* and 3 more; last good "
     with pytest.raises(UserError, match=told + "checkpoint: none; lower the learning rate or raise the temperature"):
-        train(sample_file, tmp_path / "x", base=tiny_xlmr, settings=settings)
+        train(sample_file, tmp_path / "x", base=tiny_xlmr, settings=settings, objective="multi-way")
 
 
 def test_a_static_student_has_its_teacher_s_dimensions(sample_file, tiny_bert, tmp_path):

@@ -124,8 +124,14 @@ def test_sentence_transformers_reloads_it_and_normalises_last(noisy, tmp_path):
 @pytest.mark.parametrize("base", ["static", "tiny_bert"])
 def test_training_ends_with_it(base, gappy_file, tmp_path, request):
     base = base if base == "static" else request.getfixturevalue(base)
-    plain = train(gappy_file, tmp_path / "plain", base=base, settings=TrainingSettings(**QUICK))
-    record = train(gappy_file, tmp_path / "out", base=base, settings=TrainingSettings(**QUICK, lsar=2, wccn=0.5))
+    plain = train(gappy_file, tmp_path / "plain", base=base, settings=TrainingSettings(**QUICK), objective="multi-way")
+    record = train(
+        gappy_file,
+        tmp_path / "out",
+        base=base,
+        settings=TrainingSettings(**QUICK, lsar=2, wccn=0.5),
+        objective="multi-way",
+    )
     assert plain["wccn"] is None
     assert record["wccn"]["rows"] == record["corpus"]["rows"] == 48
     assert record["wccn"]["texts"] == sum(record["corpus"]["texts"].values())

@@ -11,6 +11,8 @@ from polyalign.training.loss import MultiwayLoss as MultiwayLoss
 from polyalign.training.objective import PRESETS as PRESETS
 from polyalign.training.objective import Objective as Objective
 from polyalign.training.projecting import project as project
+from polyalign.training.recommending import RECOMMENDED as RECOMMENDED
+from polyalign.training.recommending import recommended as recommended
 from polyalign.training.settings import LexicalSettings as LexicalSettings
 from polyalign.training.settings import ProjectionSettings as ProjectionSettings
 from polyalign.training.settings import StaticSettings as StaticSettings

@@ -24,7 +24,7 @@ import torch
 from tokenizers import Tokenizer, models, trainers
 from torch import Tensor
 
-from polyalign.encoder import encoder_fingerprint
+from polyalign.encoder import encoder_fingerprint, fast_tokenizer
 from polyalign.errors import UserError
 from polyalign.similarity import unit
 from polyalign.storage import fingerprint, user_cache
@@ -80,19 +80,21 @@ def extend_vocabulary(
     return {key: about[key] for key in ("subwords", "dev_accuracy", "texts_encoded")}
 
 
+def is_extensible(model: SentenceTransformer) -> bool:
+    """Return whether the encoder is a transformer with a WordPiece tokenizer, which new subwords can join."""
+    tokenizer = fast_tokenizer(model)
+    return tokenizer is not None and isinstance(tokenizer.model, models.WordPiece) and not is_static(model)
+
+
 def _wordpiece(model: SentenceTransformer) -> Tokenizer:
-    """Return a copy of the encoder's tokenizer that neither pads nor truncates."""
-    backend = getattr(model.tokenizer, "backend_tokenizer", model.tokenizer)
-    kind = type(getattr(backend, "model", None)).__name__
-    if kind != "WordPiece" or is_static(model):
+    tokenizer = fast_tokenizer(model)
+    if tokenizer is None or not is_extensible(model):
+        kind = type(getattr(tokenizer, "model", None)).__name__
         raise UserError(
             "new subwords can join the WordPiece tokenizer of a transformer (BERT, MiniLM, LaBSE), and this base has "
             f"{'no layers' if is_static(model) else f'one of kind {kind}'}; leave the extension out"
         )
-    copy = Tokenizer.from_str(backend.to_str())
-    copy.no_padding()
-    copy.no_truncation()
-    return copy
+    return tokenizer
 
 
 def wordpieces(like: Tokenizer, texts: list[str], vocabulary: int, *, min_frequency: int) -> dict[str, int]:

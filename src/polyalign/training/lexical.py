@@ -23,7 +23,7 @@ import torch
 from tokenizers import Tokenizer
 
 from polyalign.corpus.columns import ENGLISH
-from polyalign.encoder import default_prompt, load_encoder
+from polyalign.encoder import default_prompt, fast_tokenizer, load_encoder
 from polyalign.errors import UserError
 from polyalign.training.bases import is_static
 from polyalign.training.distributed import world_size
@@ -52,7 +52,7 @@ def check_lexical(
     """
     if is_static(model):
         raise UserError("a static encoder is lexical as a whole; leave lexical out")
-    if not isinstance(getattr(model.tokenizer, "backend_tokenizer", None), Tokenizer):
+    if fast_tokenizer(model) is None:
         kind = type(model.tokenizer).__name__
         raise UserError(f"a lexical half needs a fast tokenizer, and this encoder has a {kind}; leave lexical out")
     if not corpus.counts().get(ENGLISH):
@@ -91,10 +91,9 @@ def add_lexical(
         UserError: see `check_lexical`.
     """
     check_lexical(model, corpus, settings, trust_remote_code=trust_remote_code)
+    backend = fast_tokenizer(model)
+    assert backend is not None
     dimensions = model.get_embedding_dimension() or 0
-    backend = Tokenizer.from_str(model.tokenizer.backend_tokenizer.to_str())
-    backend.no_padding()
-    backend.no_truncation()
     prompt = default_prompt(model)
     with tempfile.TemporaryDirectory() as folder:
         teacher = settings.teacher

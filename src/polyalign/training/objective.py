@@ -105,6 +105,12 @@ class Objective(Settings):
         """Whether a row without English has nothing to learn from, so that English is always among its languages."""
         return self.english_always or self.anchors == "english" or self.contrast == 0
 
+    @property
+    def preset(self) -> str:
+        """The name of the preset from which it differs in temperature at most; ``custom`` where there is none."""
+        fields = self.model_dump(exclude={"temperature", "learn_temperature"})
+        return next((name for name, one in PRESETS.items() if fields.items() <= one.model_dump().items()), "custom")
+
     @classmethod
     def named(cls, preset: str, **overrides: Any) -> Objective:
         """Return a preset, with single fields overridden.

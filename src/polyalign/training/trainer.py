@@ -31,10 +31,11 @@ from polyalign.training.fitting import Fit, fitted, peak_memory, uses_bf16
 from polyalign.training.language_bias import check_rank
 from polyalign.training.lexical import check_lexical
 from polyalign.training.loss import MultiwayLoss
-from polyalign.training.objective import PRESETS, Objective
+from polyalign.training.objective import Objective
 from polyalign.training.plan import Plan, make_plan, split_dev, usable_rows
 from polyalign.training.projecting import add_parts
 from polyalign.training.publishing import publish
+from polyalign.training.recommending import RECOMMENDED, recommended
 from polyalign.training.settings import TrainingSettings
 from polyalign.training.teacher import in_dimensions, teacher_vectors
 from polyalign.training.tokens import Tokens, tokens_of
@@ -53,7 +54,7 @@ def train(
     out: str | Path,
     *,
     base: str = STATIC,
-    objective: Objective | str = "multi-way",
+    objective: Objective | str = RECOMMENDED,
     languages: Sequence[str] | None = None,
     settings: TrainingSettings | None = None,
     seed: int = 0,
@@ -71,9 +72,10 @@ def train(
         corpus: a `Corpus` or anything `Corpus.open` takes.
         out: the folder to write; a complete encoder there is left alone.
         base: ``static``, or a folder or Hub id of a sentence-transformers or transformers encoder.
-        objective: an `Objective` or the name of a preset.
+        objective: an `Objective` or the name of a preset; ``recommended`` for the one that suits the base, and its
+            settings: see `recommended`.
         languages: those to train on; None for all of the corpus.
-        settings: hyper-parameters.
+        settings: hyper-parameters; None for the defaults.
         seed: of the initial weights made here, the order of rows, the sampled languages and dropout.
         teacher: the frozen encoder of a ``keep`` term; None for the untrained base.
         arm: the name under which `compare` shows the encoder; None for the objective's.
@@ -89,8 +91,6 @@ def train(
     """
     out = Path(out)
     settings = settings or TrainingSettings()
-    objective = Objective.named(objective) if isinstance(objective, str) else objective
-    name = next((preset for preset, fields in PRESETS.items() if fields == objective), "custom")
     if keep_existing(out, force=force, manifest=RECORD):
         log.info("%s is complete and left alone", out)
         return read_record(out) or {}
@@ -98,6 +98,9 @@ def train(
 
     source = corpus if isinstance(corpus, Corpus) else Corpus.open(corpus)
     source = source.select(languages) if languages else source
+    if objective == RECOMMENDED:
+        objective, settings = recommended(source, base, settings, teacher=teacher, trust_remote_code=trust_remote_code)
+    objective = Objective.named(objective) if isinstance(objective, str) else objective
     train_rows, dev_rows = split_dev(source, settings)
     train_rows = usable_rows(train_rows, objective)
     if settings.batch_rows != "auto" and len(train_rows) < settings.batch_rows:
@@ -156,8 +159,8 @@ def train(
     record = {
         "format": 1,
         "kind": "encoder",
-        "arm": arm or name,
-        "objective_name": name,
+        "arm": arm or objective.preset,
+        "objective_name": objective.preset,
         **request,
         "languages": sorted(set(source.languages) | set(earlier.get("languages", []))),
         "budgets": list(budgets),
