@@ -100,8 +100,10 @@ def _suited(
     suggested |= {"epochs": 4, "learning_rate": 2e-4, "batch_rows": _batch(64, corpus)}
     if is_extensible(model):
         suggested["extension"] = {}
-    # Several processes make no lexical half, and it goes before WCCN: `project` adds both afterwards.
-    suggested |= {"lexical": {}} if world_size() == 1 else {"wccn": None}
+    if world_size() == 1:
+        suggested["lexical"] = {}
+    else:  # one process makes a lexical half, and it goes before WCCN: `project` adds both afterwards
+        suggested["wccn"] = None
     return "a sentence encoder that cuts these languages into crumbs", objective, suggested
 
 
