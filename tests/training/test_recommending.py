@@ -78,14 +78,19 @@ def test_what_is_set_stays(bases, corpus, caplog):
     kept = {"texts": 900, "batch_rows": 8, "extension": ExtensionSettings(epochs=2)}
     assert settings_of(chosen) == {k: v for k, v in CRUMBS.items() if k not in ("epochs", "wccn")} | kept
     assert (
-        "recommended for a sentence encoder that cuts these languages into crumbs: x-y-distill, base_share 0.5, "
-        in (caplog.text)
+        "cuts these languages into crumbs: x-y-distill at temperature 0.05, base_share 0.5, batch_rows 8" in caplog.text
     )
 
 
 def test_without_english_nothing_is_borrowed_from_it(bases, corpus):
     objective, chosen = recommended(corpus.select(["de", "ru"]), bases["english"], TrainingSettings())
     assert (objective.preset, settings_of(chosen)) == ("x-y-distill", READS)
+
+
+def test_crumbs_that_stay_have_no_lexical_half(bases, corpus, monkeypatch):
+    monkeypatch.setattr("polyalign.training.recommending.is_extensible", lambda model: False)
+    _, chosen = recommended(corpus, bases["english"], TrainingSettings())
+    assert settings_of(chosen) == {k: v for k, v in CRUMBS.items() if k not in ("extension", "lexical")}
 
 
 def test_several_processes_leave_the_end_to_project(bases, corpus, monkeypatch):

@@ -47,8 +47,8 @@ def recommended(
 
     - A sentence encoder: `x-y-distill`, half of the base's weights kept. Plain contrast finds as many translations, and
       forgets similarity and topics.
-    - One that cannot read the corpus's languages, as it was made for English: the same, and new subwords (where its
-      tokenizer can have them), four passes at 2e-4, up to 64 rows a step, and a lexical half.
+    - One that cannot read the corpus's languages, as it was made for English: the same in four passes at 2e-4, up to 64
+      rows a step; and where its tokenizer can have them, new subwords, and of them a lexical half.
     - A pretrained encoder that makes no sentence embeddings yet: `multi-way`; `multi-way-distill` with a teacher.
     - ``static``: `multi-way-distill` with a teacher, else `multi-way` at a temperature of 0.1 and a rate of 0.05; up to
       256 rows a step.
@@ -74,7 +74,7 @@ def recommended(
     if given.keys() & {"epochs", "steps", "texts"}:
         suggested.pop("epochs", None)
     shown = ", ".join(f"{name} {value}" for name, value in sorted((suggested | given).items()) if value is not None)
-    log.info("recommended for %s: %s, %s", kind, objective.preset, shown)
+    log.info("recommended for %s: %s at temperature %g, %s", kind, objective.preset, objective.temperature, shown)
     return objective, TrainingSettings(**(suggested | given))
 
 
@@ -93,17 +93,18 @@ def _suited(
         if teacher:
             return "a static encoder", contrast, batch
         return "a static encoder", contrast.model_copy(update={"temperature": 0.1}), batch | {"learning_rate": 0.05}
-    objective, suggested = Objective.named("x-y-distill"), {"bf16": "auto", "base_share": 0.5}
+    objective = Objective.named("x-y-distill")
+    suggested: dict[str, Any] = {"bf16": "auto", "base_share": 0.5}
     tokenizer = fast_tokenizer(model)
     if tokenizer is None or not tokens_per_english(tokenizer, corpus) >= CRUMBS:
         return "a sentence encoder", objective, suggested
     suggested |= {"epochs": 4, "learning_rate": 2e-4, "batch_rows": _batch(64, corpus)}
-    if is_extensible(model):
+    if is_extensible(model):  # crumbs have no meaning of their own that a lexical half could learn
         suggested["extension"] = {}
-    if world_size() == 1:
-        suggested["lexical"] = {}
-    else:  # one process makes a lexical half, and it goes before WCCN: `project` adds both afterwards
-        suggested["wccn"] = None
+        if world_size() == 1:
+            suggested["lexical"] = {}
+        else:  # one process makes it, and WCCN comes after it: `project` adds both later
+            suggested["wccn"] = None
     return "a sentence encoder that cuts these languages into crumbs", objective, suggested
 
 
