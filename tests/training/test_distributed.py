@@ -171,7 +171,7 @@ def test_training_on_two_processes_ends_where_one_does(still_xlmr, gappy_file, t
         "polyalign",
     ]
     command += ["train", gappy_file, "--base", still_xlmr, "--out", tmp_path / "two", "--batch", "9", "--epochs", "1"]
-    command += ["--dev-rows", "12", "--learn-temperature", "--gradient-cache", "--json"]
+    command += ["--dev-rows", "12", "--objective", "multi-way", "--learn-temperature", "--gradient-cache", "--json"]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     two = json.loads(done.stdout)
