@@ -121,9 +121,19 @@ def test_tokens_of_a_translation_for_each_of_its_english():
     assert math.isnan(tokens_per_english(WORDS, Corpus.from_texts(frame.drop("en"), "x")))
 
 
-@pytest.mark.parametrize("base", ["static", "english", "reads", "bare"])
-def test_it_can_be_trained(base, bases, corpus, tmp_path):
-    record = train(corpus, tmp_path / "out", base=bases[base], settings=TrainingSettings(steps=2, dev_rows=20))
+@pytest.mark.parametrize(
+    ("base", "more"),
+    [
+        ("static", {}),
+        ("english", {}),
+        ("reads", {}),
+        ("bare", {}),
+        ("english", {"lora": {"rank": 2}}),
+        ("reads", {"rows": 50}),
+    ],
+)
+def test_it_can_be_trained(base, more, bases, corpus, tmp_path):
+    record = train(corpus, tmp_path / "out", base=bases[base], settings=TrainingSettings(steps=2, dev_rows=20, **more))
     again = train(
         corpus,
         tmp_path / "again",
