@@ -10,10 +10,11 @@ from sentence_transformers import SentenceTransformer
 from polyalign.corpus import Corpus
 from polyalign.encoder import load_encoder, read_record
 from polyalign.errors import UserError
-from polyalign.training import TrainingSettings, extension, train
+from polyalign.training import Objective, TrainingSettings, extension, train
 from polyalign.training.dev import BitextAccuracy
 from polyalign.training.extension import borrowed_embeddings, extend_vocabulary, new_pieces, with_pieces, wordpieces
 from polyalign.training.settings import ExtensionSettings
+from polyalign.training.subword_vectors import subword_vectors
 
 SMALL = ExtensionSettings(dimensions=64, epochs=6, batch_rows=32)
 
@@ -38,6 +39,16 @@ def extended(english_bert, rows, tmp_path_factory):
     cache = tmp_path_factory.mktemp("cache")
     model = load_encoder(english_bert)
     return model, extend_vocabulary(model, rows, SMALL, seed=0, cache=cache), cache
+
+
+def test_subwords_find_their_place_by_plain_contrast(rows, english_bert):
+    """Nothing that `train` recommends to users is among what the published numbers of new subwords rest on."""
+    tokenizer = load_encoder(english_bert).tokenizer.backend_tokenizer
+    vectors, record = subword_vectors(tokenizer, rows, dimensions=16, epochs=1, batch_rows=32, seed=0)
+    assert vectors.shape == (tokenizer.get_vocab_size(), 16)
+    assert record["objective"] == Objective.named("multi-way").model_dump()
+    plain = {"epochs": 1, "batch_rows": 32, "dev_rows": None, "prompt": None}
+    assert record["training"] == TrainingSettings(**plain).model_dump()
 
 
 def bag_of_embeddings(model):

@@ -29,6 +29,7 @@ def subword_vectors(
     batch_rows: int,
     seed: int,
     prompt: str | None = None,
+    objective: str = "multi-way",
     **more: Any,
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """Train a ``static`` encoder over the subwords of a tokenizer, and return their vectors.
@@ -41,7 +42,8 @@ def subword_vectors(
         batch_rows: rows a step; at most half of the corpus is taken.
         seed: of everything random.
         prompt: prefix put before every text.
-        more: of `polyalign.training.trainer.train`: ``objective``, ``teacher`` and ``trust_remote_code``.
+        objective: the preset that trains them.
+        more: of `polyalign.training.trainer.train`: ``teacher`` and ``trust_remote_code``.
 
     Returns:
         float32 [V, ``dimensions``], a row for each id, those that the corpus lacks as they began; and the record of the
@@ -66,7 +68,7 @@ def subword_vectors(
             dev_rows=None if len(corpus) >= FEWEST_WITH_DEV_ROWS else 0,
             prompt=prompt,
         )
-        record = train(corpus, out, base=str(base), settings=training, seed=seed, **more)
+        record = train(corpus, out, base=str(base), objective=objective, settings=training, seed=seed, **more)
         trained = SentenceTransformer(str(out), device="cpu")
     vectors: np.ndarray = trained[0].embedding.weight.detach().numpy()
     return vectors, record
