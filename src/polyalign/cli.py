@@ -209,9 +209,8 @@ def train(
     out: Annotated[Path, typer.Option(help="The encoder folder to write.")],
     base: Annotated[str, typer.Option(help="static, or a model folder or Hub id.")] = "static",
     objective: Annotated[
-        str | None,
-        typer.Option(help="A preset, such as multi-way or en-x; by default what suits the base, with settings."),
-    ] = None,
+        str, typer.Option(help="A preset, such as multi-way or en-x; or what suits the base, with its settings.")
+    ] = "recommended",
     languages: Languages = None,
     epochs: Annotated[int | None, typer.Option(help="Budget: passes over the rows.")] = None,
     steps: Annotated[int | None, typer.Option(help="Budget: optimizer steps.")] = None,
@@ -287,18 +286,18 @@ def train(
     settings = TrainingSettings.checked({k: v for k, v in given.items() if v is not None}, "train")
     wanted = {"temperature": temperature, "learn_temperature": learn_temperature or None}
     changes = {key: value for key, value in wanted.items() if value is not None}
-    if objective is None and changes:
+    if objective == RECOMMENDED and changes:
         raise UserError("a temperature belongs to an objective; name one with --objective")
     record = train_encoder(
         corpus,
         out,
         base=base,
-        objective=Objective.named(objective, **changes) if objective else RECOMMENDED,
+        objective=Objective.named(objective, **changes) if changes else objective,
         languages=_codes(languages),
         settings=settings,
         seed=seed,
         teacher=teacher,
-        arm=arm or objective,
+        arm=arm or (None if objective == RECOMMENDED else objective),
         trust_remote_code=trust_remote_code,
         force=force,
     )

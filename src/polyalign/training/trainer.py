@@ -91,6 +91,8 @@ def train(
     """
     out = Path(out)
     settings = settings or TrainingSettings()
+    if isinstance(objective, str) and objective != RECOMMENDED:
+        objective = Objective.named(objective)
     if keep_existing(out, force=force, manifest=RECORD):
         log.info("%s is complete and left alone", out)
         return read_record(out) or {}
@@ -98,9 +100,8 @@ def train(
 
     source = corpus if isinstance(corpus, Corpus) else Corpus.open(corpus)
     source = source.select(languages) if languages else source
-    if objective == RECOMMENDED:
+    if isinstance(objective, str):
         objective, settings = recommended(source, base, settings, teacher=teacher, trust_remote_code=trust_remote_code)
-    objective = Objective.named(objective) if isinstance(objective, str) else objective
     train_rows, dev_rows = split_dev(source, settings)
     train_rows = usable_rows(train_rows, objective)
     if settings.batch_rows != "auto" and len(train_rows) < settings.batch_rows:
